@@ -1,0 +1,128 @@
+# Gemline. `make help` lists the targets. MODE=release|asan|ubsan picks the build (build/$(MODE)).
+MODE    ?= release
+B       := build/$(MODE)
+JOBS    ?= $(shell nproc)
+MAKEFLAGS += --no-print-directory
+
+CC      ?= cc
+CXX     ?= c++
+OPT_release := -O2 -g
+OPT_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
+WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+BASE    := $(OPT_$(MODE)) -fno-math-errno -fno-trapping-math -ffp-contract=off -D_GNU_SOURCE -I. -I$(B)/gen -MMD -MP
+CFLAGS  := -std=c11 $(BASE) $(WARN)
+GENFLAGS := -std=c11 $(BASE) -w
+CXXFLAGS := -std=c++17 $(BASE) -Wall -Wextra -Wconversion -Werror
+
+# One folder is one layer. A program is its own folder plus the layers it may include.
+KERNELS := $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)
+BASEC   := $(wildcard common/base/*.c)
+NETC    := $(wildcard common/net/*.c)
+MODELC  := $(wildcard common/model/*.c)
+PROTO   := $(wildcard proto/*.proto)
+GENC    := $(PROTO:proto/%.proto=$(B)/gen/%.pb-c.c)
+
+obj = $(patsubst %.c,$(B)/%.o,$(filter %.c,$(1))) $(patsubst %.cc,$(B)/%.o,$(filter %.cc,$(1)))
+LIBS := $(B)/lib/libgmnet.a $(B)/lib/libgmmodel.a $(B)/lib/libgmbase.a $(B)/lib/libgmkernels.a
+NETLIBS := -lzmq -lprotobuf-c -lhiredis
+
+# program: sources, libraries
+PROGRAMS := gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler
+SRC_gemline         := $(wildcard services/cli/*.c)
+SRC_gm-orchestrator := $(wildcard orchestrator/*.c)
+SRC_gm-tokenizer    := $(wildcard services/tokenizer/*.c services/tokenizer/*.cc)
+SRC_gm-shard        := $(wildcard services/shard/*.c)
+SRC_gm-sampler      := $(wildcard services/sampler/*.c)
+LIB_gemline         := -ledit -ljansson
+LIB_gm-tokenizer    := -lsentencepiece -ljansson -lstdc++
+BINS := $(PROGRAMS:%=$(B)/bin/%)
+
+UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+
+# One instruction set per file: the file's name says which, and nothing else gets the flag.
+$(B)/kernels/cpu/avx2_%.o:   CFLAGS += -mavx2 -mfma -mf16c
+$(B)/kernels/cpu/avx512_%.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c
+
+.PHONY: help all run test unit check bench model clean setup golden-long system
+.SECONDARY:
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
+
+setup: build/.setup ## install what is needed (Debian packages; sudo when not root)
+build/.setup: tools/setup.sh tools/packages.txt
+	@bash tools/setup.sh
+	@mkdir -p build && touch $@
+
+all: build/.setup ## build every program
+	@$(MAKE) -j$(JOBS) $(B)/.built
+	@ln -sfn $(MODE)/bin build/bin
+$(B)/.built: $(BINS)
+	@touch $@
+
+model: build/.setup ## fetch the default model (checked by SHA-256) into the cache folder
+	@bash tools/fetch-model.sh
+
+run: all ## set up, build, fetch the model, and chat (PROMPT="..." for one answer; MODEL=F ADAPTER=D|none)
+	@bash tools/run.sh
+
+unit: all ## C tests: no model, no network, under a minute
+	@$(MAKE) -j$(JOBS) $(B)/.units
+	@bash tools/run-units.sh $(B)
+$(B)/.units: $(UNITS)
+	@touch $@
+
+test: all model ## set-up, build, unit tests, and the running system on the real model
+	@$(MAKE) unit
+	@bash tools/run-system.sh
+
+system: all model ## the running system's tests alone (ARGS="-k name")
+	@bash tools/run-system.sh $(ARGS)
+
+golden-long: all model ## the two long golden cases on the reference kernels (about half an hour)
+	@bash tools/golden-long.sh
+
+check: build/.setup ## lint, format, warnings, sanitizer builds and their unit tests
+	@bash tools/check.sh
+
+bench: all model ## speed of this build
+	@bash tools/bench.sh
+
+clean: ## remove everything built
+	rm -rf build
+
+# ---- rules -------------------------------------------------------------------------------------
+$(B)/gen/%.pb-c.c: proto/%.proto
+	@mkdir -p $(B)/gen && protoc-c --proto_path=proto --c_out=$(B)/gen $<
+GENH := $(GENC:.c=.h)
+$(GENH): $(GENC)
+$(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
+	@$(CC) $(GENFLAGS) -c -o $@ $<
+$(B)/%.o: %.c | $(GENC)
+	@mkdir -p $(@D) && echo "cc   $<" && $(CC) $(CFLAGS) -c -o $@ $<
+$(B)/%.o: %.cc | $(GENC)
+	@mkdir -p $(@D) && echo "c++  $<" && $(CXX) $(CXXFLAGS) -c -o $@ $<
+
+$(B)/lib/libgmkernels.a: $(call obj,$(KERNELS))
+$(B)/lib/libgmbase.a:    $(call obj,$(BASEC))
+$(B)/lib/libgmmodel.a:   $(call obj,$(MODELC))
+$(B)/lib/libgmnet.a:     $(call obj,$(NETC)) $(GENC:.c=.o)
+$(B)/lib/%.a:
+	@mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
+
+define program
+$(B)/bin/$(1): $(call obj,$(SRC_$(1))) $(LIBS)
+	@mkdir -p $$(@D) && echo "link $$@" && $$(CC) $$(BASE) -o $$@ $$(filter %.o,$$^) $(LIBS) $(NETLIBS) $(LIB_$(1)) -lxxhash -lm -lpthread
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+# A unit test may name extra sources in its first lines:  // uses: services/tokenizer/turns.c ...
+uses = $(shell sed -n 's,^// uses: ,,p' $(1))
+libs = $(shell sed -n 's,^// libs: ,,p' $(1))
+define unit
+$(B)/tests/$(1): $(B)/tests/unit/$(1).o $(wildcard tests/unit/support*.c) $(call obj,$(call uses,tests/unit/$(1).c) $(wildcard tests/unit/support*.c)) $(LIBS)
+	@mkdir -p $$(@D) && echo "link $$@" && $$(CC) $$(BASE) -o $$@ $$(filter %.o,$$^) $(LIBS) -lcunit $(NETLIBS) $(call libs,tests/unit/$(1).c) -lxxhash -lm -lpthread
+endef
+$(foreach u,$(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c)),$(eval $(call unit,$(u))))
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
