@@ -1,0 +1,291 @@
+/* pool.c - the team of worker threads behind gm_pool_run.
+ *
+ * Owns:      the threads, the hand-out of chunks, the sleep and wake of workers and caller, and the
+ *            floating-point mode of every thread that computes.
+ * Does not:  know what is computed, pin threads, or spin for longer than SPIN_NS.
+ *
+ * How a run works. `ticket` holds (run number << 32 | chunks not yet taken). A thread takes a chunk
+ * by lowering the count with compare-and-swap; only a thread that has taken a chunk reads the job's
+ * fields, and the caller does not return (nor change them) before `done` equals the number of
+ * chunks. So a worker that wakes late finds nothing to take and nobody waits for it: on a machine
+ * with fewer free cores than threads the caller simply does the work itself.
+ */
+#include "kernels/pool.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum {
+    SPIN_NS = 20000,       /* longest spin before a futex sleep */
+    SPIN_BATCH = 64,       /* pauses between two looks at the clock */
+    CHUNKS_PER_THREAD = 4, /* finer than one each, so that a slow core takes fewer */
+    LINE = 64,             /* bytes of a cache line */
+};
+
+struct worker {
+    struct gm_pool *pool;
+    pthread_t thread;
+    int index; /* 1 .. threads - 1; the caller is 0 */
+};
+
+struct gm_pool {
+    _Alignas(LINE) _Atomic uint64_t ticket; /* run << 32 | chunks left */
+    _Alignas(LINE) _Atomic uint32_t done;   /* chunks finished in this run; futex of the caller */
+    _Atomic uint32_t caller_sleeps;
+    _Alignas(LINE) _Atomic uint32_t bell; /* counts runs (and the end); futex of the workers */
+    _Atomic uint32_t sleepers;
+    _Atomic int stop;
+    /* The job: written by the caller before `ticket`, read only by holders of a chunk. */
+    _Alignas(LINE) gm_pool_fn *fn;
+    void *ctx;
+    int32_t items;
+    int32_t chunk_items;
+    uint32_t chunks;
+    uint32_t run; /* caller only */
+    int threads;
+    int started; /* workers that exist, for gm_pool_free */
+    struct worker workers[];
+};
+
+/* Round to nearest even, denormal results and operands flushed, all exceptions masked. */
+static void set_fp_mode(void)
+{
+#if defined(__x86_64__)
+    enum { MXCSR_MASKS = 0x1f80, MXCSR_FTZ = 0x8000, MXCSR_DAZ = 0x0040 };
+    const unsigned want = MXCSR_MASKS | MXCSR_FTZ | MXCSR_DAZ;
+    if ((_mm_getcsr() & ~0x3fu) != want) {
+        _mm_setcsr(want);
+    }
+#elif defined(__aarch64__)
+    uint64_t fz = UINT64_C(1) << 24;
+    __asm__ volatile("msr fpcr, %0" : : "r"(fz));
+#endif
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#else
+    atomic_signal_fence(memory_order_seq_cst);
+#endif
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, (void *)word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int count)
+{
+    syscall(SYS_futex, (void *)word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+/* Spins until *word differs from `seen` or SPIN_NS have passed; returns the value last read. */
+static uint32_t spin_while(_Atomic uint32_t *word, uint32_t seen)
+{
+    int64_t end = 0;
+    for (;;) {
+        for (int i = 0; i < SPIN_BATCH; i++) {
+            uint32_t value = atomic_load_explicit(word, memory_order_acquire);
+            if (value != seen) {
+                return value;
+            }
+            relax();
+        }
+        int64_t now = now_ns();
+        if (end == 0) {
+            end = now + SPIN_NS;
+        } else if (now > end) {
+            return seen;
+        }
+    }
+}
+
+/* Takes one chunk of the current run; returns how many were left before it, 0 if none. */
+static uint32_t take_chunk(struct gm_pool *pool)
+{
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    while ((uint32_t)ticket != 0) {
+        if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1,
+                                                  memory_order_acq_rel, memory_order_acquire)) {
+            return (uint32_t)ticket;
+        }
+    }
+    return 0;
+}
+
+static void work(struct gm_pool *pool, int index)
+{
+    uint32_t left;
+    while ((left = take_chunk(pool)) != 0) {
+        uint32_t chunks = pool->chunks;
+        int64_t begin = (int64_t)(chunks - left) * pool->chunk_items;
+        int64_t end = begin + pool->chunk_items;
+        if (end > pool->items) {
+            end = pool->items;
+        }
+        pool->fn(pool->ctx, (int32_t)begin, (int32_t)end, index);
+        if (atomic_fetch_add(&pool->done, 1) + 1 == chunks && atomic_load(&pool->caller_sleeps)) {
+            futex_wake(&pool->done, 1);
+        }
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *self = arg;
+    struct gm_pool *pool = self->pool;
+    set_fp_mode();
+    uint32_t seen = 0;
+    for (;;) {
+        uint32_t bell = spin_while(&pool->bell, seen);
+        while (bell == seen) {
+            atomic_fetch_add(&pool->sleepers, 1);
+            futex_wait(&pool->bell, seen);
+            atomic_fetch_sub(&pool->sleepers, 1);
+            bell = atomic_load(&pool->bell);
+        }
+        seen = bell;
+        if (atomic_load(&pool->stop)) {
+            return NULL;
+        }
+        work(pool, self->index);
+    }
+}
+
+static void ring(struct gm_pool *pool, int wanted)
+{
+    atomic_fetch_add(&pool->bell, 1);
+    if (atomic_load(&pool->sleepers) != 0) {
+        futex_wake(&pool->bell, wanted);
+    }
+}
+
+static int start_workers(struct gm_pool *pool)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all); /* signals stay with the threads that expect them */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = 0;
+    for (int i = 1; i < pool->threads && !failed; i++) {
+        struct worker *w = &pool->workers[i - 1];
+        w->pool = pool;
+        w->index = i;
+        failed = pthread_create(&w->thread, NULL, worker_main, w);
+        if (!failed) {
+            pthread_setname_np(w->thread, "gm-worker");
+            pool->started++;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+struct gm_pool *gm_pool_new(int threads)
+{
+    if (threads < 1) {
+        threads = 1;
+    }
+    if (threads > GM_THREADS_MAX) {
+        threads = GM_THREADS_MAX;
+    }
+    size_t bytes = sizeof(struct gm_pool) + (size_t)threads * sizeof(struct worker);
+    bytes = (bytes + LINE - 1) / LINE * LINE;
+    struct gm_pool *pool = aligned_alloc(LINE, bytes);
+    if (!pool) {
+        return NULL;
+    }
+    *pool = (struct gm_pool){ .threads = threads };
+    set_fp_mode();
+    if (start_workers(pool) != 0) {
+        gm_pool_free(&pool);
+    }
+    return pool;
+}
+
+void gm_pool_free(struct gm_pool **pool)
+{
+    struct gm_pool *p = *pool;
+    if (!p) {
+        return;
+    }
+    atomic_store(&p->stop, 1);
+    ring(p, INT_MAX);
+    for (int i = 0; i < p->started; i++) {
+        pthread_join(p->workers[i].thread, NULL);
+    }
+    free(p);
+    *pool = NULL;
+}
+
+int gm_pool_threads(const struct gm_pool *pool)
+{
+    return pool->threads;
+}
+
+static void wait_done(struct gm_pool *pool)
+{
+    uint32_t done = atomic_load_explicit(&pool->done, memory_order_acquire);
+    while (done != pool->chunks) {
+        uint32_t later = spin_while(&pool->done, done);
+        if (later == done) {
+            atomic_store(&pool->caller_sleeps, 1);
+            later = atomic_load(&pool->done);
+            if (later == done) {
+                futex_wait(&pool->done, done);
+            }
+            atomic_store(&pool->caller_sleeps, 0);
+            later = atomic_load(&pool->done);
+        }
+        done = later;
+    }
+}
+
+void gm_pool_run(struct gm_pool *pool, int32_t items, int32_t grain, gm_pool_fn *fn, void *ctx)
+{
+    if (items <= 0) {
+        return;
+    }
+    if (grain < 1) {
+        grain = 1;
+    }
+    set_fp_mode();
+    int64_t parts = (int64_t)pool->threads * CHUNKS_PER_THREAD;
+    int64_t size = (items + parts - 1) / parts;
+    size = (size + grain - 1) / grain * grain;
+    if (pool->threads == 1 || size >= items) {
+        fn(ctx, 0, items, 0);
+        return;
+    }
+    pool->fn = fn;
+    pool->ctx = ctx;
+    pool->items = items;
+    pool->chunk_items = (int32_t)size;
+    pool->chunks = (uint32_t)((items + size - 1) / size);
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    pool->run++;
+    atomic_store_explicit(&pool->ticket, (uint64_t)pool->run << 32 | pool->chunks,
+                          memory_order_release);
+    ring(pool, (int)pool->chunks - 1);
+    work(pool, 0);
+    wait_done(pool);
+}
