@@ -1,0 +1,366 @@
+/* fs.c - files, folders, paths, locks and maps of fs.h.
+ *
+ * Owns:      one table from errno to a status, used by every function here.
+ * Does not:  keep state between calls.
+ */
+#include "common/base/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/sys.h"
+
+enum {
+    TEMP_TRIES = 8,        /* names tried for a temporary file */
+    TEMP_DIGITS = 12,      /* random hex digits of its name */
+    READ_STEP = 64 * 1024, /* bytes asked for when a file does not tell its size */
+    LOCK_TEXT_MAX = 32,    /* "pid\n" in a lock file */
+};
+
+static const struct errno_row {
+    int number;
+    enum gm_status status;
+} errno_rows[] = {
+    { ENOENT, GM_NOT_FOUND }, { EACCES, GM_DENIED },        { EPERM, GM_DENIED },
+    { EROFS, GM_DENIED },     { EEXIST, GM_EXISTS },        { ENOSPC, GM_EXHAUSTED },
+    { EDQUOT, GM_EXHAUSTED }, { EMFILE, GM_EXHAUSTED },     { ENFILE, GM_EXHAUSTED },
+    { ENOMEM, GM_EXHAUSTED }, { EFBIG, GM_EXHAUSTED },      { ENOTDIR, GM_INVALID },
+    { EISDIR, GM_INVALID },   { ENAMETOOLONG, GM_INVALID }, { ELOOP, GM_INVALID },
+    { EINVAL, GM_INVALID },
+};
+
+/* "path cannot be VERB: reason" with the status that fits errno. */
+static enum gm_status fs_fail(struct gm_err *err, const char *path, const char *verb)
+{
+    int number = errno;
+    enum gm_status status = GM_UNKNOWN;
+    for (size_t i = 0; i < sizeof errno_rows / sizeof errno_rows[0]; i++)
+        if (errno_rows[i].number == number)
+            status = errno_rows[i].status;
+    return gm_fail(err, status, "%.250s cannot be %s: %s", path, verb, strerror(number));
+}
+
+/* ---- whole files --------------------------------------------------------------------------- */
+
+/* Appends all of fd; `size` is what fstat told (0 for /proc and pipes). */
+static enum gm_status fd_read_all(int fd, const char *path, size_t size, struct gm_buf *out,
+                                  struct gm_err *err)
+{
+    for (;;) {
+        size_t room = out->max - out->len;
+        size_t want = size > 0 ? size : READ_STEP;
+        char extra = 0;
+        ssize_t got = 0;
+        if (room == 0) { /* full: one more byte is one too many */
+            got = read(fd, &extra, 1);
+            if (got > 0)
+                return gm_fail(err, GM_EXHAUSTED, "%.250s has more than the %zu bytes allowed",
+                               path, out->max);
+        } else {
+            want = want < room ? want : room;
+            enum gm_status rc = gm_buf_reserve(out, want, err);
+            if (rc != GM_OK)
+                return rc;
+            got = read(fd, out->data + out->len, want);
+        }
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return fs_fail(err, path, "read");
+        if (got == 0)
+            return GM_OK;
+        out->len += (size_t)got;
+        out->data[out->len] = '\0';
+        size = size > (size_t)got ? size - (size_t)got : 0;
+    }
+}
+
+enum gm_status gm_file_read(const char *path, struct gm_buf *out, struct gm_err *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fs_fail(err, path, "opened");
+    size_t start = out->len;
+    enum gm_status rc = GM_OK;
+    if (fstat(fd, &st) != 0)
+        rc = fs_fail(err, path, "read");
+    else if (S_ISDIR(st.st_mode))
+        rc = gm_fail(err, GM_INVALID, "%.250s is a folder, a file is needed", path);
+    else if (out->len > out->max ||
+             (S_ISREG(st.st_mode) && (uint64_t)st.st_size > out->max - out->len))
+        rc = gm_fail(err, GM_EXHAUSTED, "%.250s has %lld bytes, at most %zu are allowed", path,
+                     (long long)st.st_size, out->max);
+    else
+        rc = fd_read_all(fd, path, (size_t)st.st_size, out, err);
+    (void)close(fd);
+    if (rc != GM_OK && out->data != NULL && out->len != start) {
+        out->len = start;
+        out->data[start] = '\0';
+    }
+    return rc;
+}
+
+static bool fd_write_all(int fd, const void *data, size_t n)
+{
+    const uint8_t *p = data;
+    while (n > 0) {
+        ssize_t wrote = write(fd, p, n);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            return false;
+        p += wrote;
+        n -= (size_t)wrote;
+    }
+    return true;
+}
+
+/* Opens a new file "path.XXXX.tmp" for writing, its name in temp[GM_PATH_MAX]; -1 with errno. */
+static int temp_open(const char *path, char *temp)
+{
+    for (int i = 0; i < TEMP_TRIES; i++) {
+        char id[TEMP_DIGITS + 1];
+        gm_random_id(id, TEMP_DIGITS);
+        int n = snprintf(temp, GM_PATH_MAX, "%s.%s.tmp", path, id);
+        if (n < 0 || n >= GM_PATH_MAX) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
+}
+
+/* Makes a rename in the folder of `path` last. Folders that cannot be synced are no failure. */
+static void folder_sync(const char *path)
+{
+    char dir[GM_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (n >= sizeof dir)
+        return;
+    memcpy(dir, path, n);
+    dir[n] = '\0';
+    int fd = open(n == 0 ? "." : dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    (void)close(fd);
+}
+
+enum gm_status gm_file_write(const char *path, const void *data, size_t n, unsigned mode,
+                             struct gm_err *err)
+{
+    char temp[GM_PATH_MAX];
+    int fd = temp_open(path, temp);
+    if (fd < 0)
+        return fs_fail(err, path, "written");
+    bool ok =
+        fd_write_all(fd, data, n) && fchmod(fd, (mode_t)(mode & 07777)) == 0 && fsync(fd) == 0;
+    int number = errno;
+    if (close(fd) != 0 && ok) {
+        number = errno;
+        ok = false;
+    }
+    if (ok && rename(temp, path) != 0) {
+        number = errno;
+        ok = false;
+    }
+    if (!ok) {
+        (void)unlink(temp);
+        errno = number;
+        return fs_fail(err, path, "written");
+    }
+    folder_sync(path);
+    return GM_OK;
+}
+
+/* ---- folders and paths --------------------------------------------------------------------- */
+
+enum gm_status gm_dir_make(const char *path, unsigned mode, struct gm_err *err)
+{
+    char part[GM_PATH_MAX];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part)
+        return gm_fail(err, GM_INVALID, "a folder's path has 1 to %d bytes, not %zu",
+                       GM_PATH_MAX - 1, n);
+    memcpy(part, path, n + 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        part[i] = '\0';
+        struct stat st;
+        if (mkdir(part, (mode_t)(mode & 07777)) != 0) {
+            int number = errno;
+            bool there = stat(part, &st) == 0; /* read-only parents answer EROFS, not EEXIST */
+            if (there && !S_ISDIR(st.st_mode))
+                return gm_fail(err, GM_INVALID, "%.250s is not a folder", part);
+            errno = number;
+            if (!there)
+                return fs_fail(err, part, "made");
+        }
+        part[i] = path[i];
+    }
+    return GM_OK;
+}
+
+bool gm_path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+enum gm_status gm_path_join(char *out, size_t cap, const char *dir, const char *name,
+                            struct gm_err *err)
+{
+    size_t nd = strlen(dir);
+    size_t nn = strlen(name);
+    if (nn == 0 || name[0] == '/')
+        return gm_fail(err, GM_INVALID, "\"%.200s\" is no name inside a folder", name);
+    while (nd > 1 && dir[nd - 1] == '/')
+        nd--;
+    size_t slash = nd > 0 && dir[nd - 1] != '/' ? 1 : 0;
+    if (nn >= cap || nd + slash >= cap - nn)
+        return gm_fail(err, GM_RANGE, "the path %.100s/%.100s is longer than %zu bytes", dir, name,
+                       cap > 0 ? cap - 1 : 0);
+    memmove(out, dir, nd);
+    if (slash == 1)
+        out[nd] = '/';
+    memmove(out + nd + slash, name, nn);
+    out[nd + slash + nn] = '\0';
+    return GM_OK;
+}
+
+/* ---- lock file ----------------------------------------------------------------------------- */
+
+/* The pid written in the file; 0 when there is none. */
+static int64_t lock_holder(int fd)
+{
+    char text[LOCK_TEXT_MAX];
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    int64_t pid = 0;
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return gm_parse_i64(text, 1, INT32_MAX, &pid, NULL) == GM_OK ? pid : 0;
+}
+
+enum gm_status gm_lock_open(struct gm_lock *lock, const char *path, struct gm_err *err)
+{
+    *lock = GM_LOCK_NONE;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fs_fail(err, path, "opened");
+    /* A lock of the open file description: it is not lost when this process closes another
+     * descriptor of the same file, and a child that execs does not inherit it.                */
+    struct flock whole = { 0 };
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    if (fcntl(fd, F_OFD_SETLK, &whole) != 0) {
+        enum gm_status rc = GM_UNAVAILABLE;
+        if (errno == EAGAIN || errno == EACCES) {
+            lock->holder = lock_holder(fd);
+            rc = gm_fail(err, rc, "%.250s is held by process %lld: stop it first", path,
+                         (long long)lock->holder);
+        } else {
+            rc = fs_fail(err, path, "locked");
+        }
+        (void)close(fd);
+        return rc;
+    }
+    char text[LOCK_TEXT_MAX];
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+        enum gm_status rc = fs_fail(err, path, "written");
+        (void)close(fd);
+        return rc;
+    }
+    lock->fd = fd;
+    lock->holder = (int64_t)getpid();
+    return GM_OK;
+}
+
+void gm_lock_close(struct gm_lock *lock)
+{
+    if (lock->fd >= 0)
+        (void)close(lock->fd);
+    *lock = GM_LOCK_NONE;
+}
+
+/* ---- read-only map ------------------------------------------------------------------------- */
+
+enum gm_status gm_map_open(struct gm_map *map, const char *path, size_t bytes_max,
+                           struct gm_err *err)
+{
+    *map = (struct gm_map){ NULL, 0 };
+    struct stat st;
+    enum gm_status rc = GM_OK;
+    /* O_NONBLOCK: a FIFO must not hang the open; it is refused below. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return fs_fail(err, path, "opened");
+    if (fstat(fd, &st) != 0)
+        rc = fs_fail(err, path, "read");
+    else if (!S_ISREG(st.st_mode))
+        rc = gm_fail(err, GM_INVALID, "%.250s is not a regular file", path);
+    else if (bytes_max != 0 && (uint64_t)st.st_size > bytes_max)
+        rc = gm_fail(err, GM_EXHAUSTED, "%.250s has %lld bytes, at most %zu are allowed", path,
+                     (long long)st.st_size, bytes_max);
+    if (rc == GM_OK && st.st_size > 0) {
+        void *ptr = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (ptr == MAP_FAILED)
+            rc = fs_fail(err, path, "mapped");
+        else
+            *map = (struct gm_map){ ptr, (size_t)st.st_size };
+    }
+    (void)close(fd);
+    return rc;
+}
+
+void gm_map_close(struct gm_map *map)
+{
+    if (map->ptr != NULL)
+        (void)munmap((void *)(uintptr_t)map->ptr, map->len);
+    *map = (struct gm_map){ NULL, 0 };
+}
+
+/* ---- XDG base directories ------------------------------------------------------------------ */
+
+static enum gm_status xdg_home(char *out, size_t cap, const char *variable, const char *below,
+                               struct gm_err *err)
+{
+    const char *value = getenv(variable);
+    const char *home = getenv("HOME");
+    if (value != NULL && value[0] == '/') {
+        size_t n = strlen(value);
+        if (n >= cap)
+            return gm_fail(err, GM_RANGE, "the path in %s is longer than %zu bytes", variable,
+                           cap > 0 ? cap - 1 : 0);
+        memcpy(out, value, n + 1);
+        return GM_OK;
+    }
+    if (home == NULL || home[0] != '/')
+        return gm_fail(err, GM_PRECONDITION, "set HOME or %s to an absolute path", variable);
+    return gm_path_join(out, cap, home, below, err);
+}
+
+enum gm_status gm_state_home(char *out, size_t cap, struct gm_err *err)
+{
+    return xdg_home(out, cap, "XDG_STATE_HOME", ".local/state", err);
+}
+
+enum gm_status gm_cache_home(char *out, size_t cap, struct gm_err *err)
+{
+    return xdg_home(out, cap, "XDG_CACHE_HOME", ".cache", err);
+}
