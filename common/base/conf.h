@@ -56,7 +56,8 @@ struct gm_opt {
     size_t at;       /* offsetof in the caller's struct */
     const char *def; /* default as text, parsed like a value ("true"/"false" for a flag);
                         NULL: false, 0, 0.0, NULL, first choice, empty list */
-    double min;      /* numbers; durations in milliseconds; min == max: no limits */
+    double min;      /* numbers; durations in milliseconds; min == max: no limits;
+                            INFINITY is no limit on its side */
     double max;
     const char *choices; /* enum: "auto|cpu|reference" */
     const char *arg;     /* the value's name in --help; NULL: one by kind */

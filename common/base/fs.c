@@ -49,7 +49,8 @@ static enum gm_status fs_fail(struct gm_err *err, const char *path, const char *
 
 /* ---- whole files --------------------------------------------------------------------------- */
 
-/* Appends all of fd; `size` is what fstat told (0 for /proc and pipes). */
+/* Appends all of fd. `size` is one more than fstat told, so that the end is seen without growing
+ * again; 0 when it is not known (/proc, pipes). */
 static enum gm_status fd_read_all(int fd, const char *path, size_t size, struct gm_buf *out,
                                   struct gm_err *err)
 {
@@ -99,7 +100,7 @@ enum gm_status gm_file_read(const char *path, struct gm_buf *out, struct gm_err 
         rc = gm_fail(err, GM_EXHAUSTED, "%.250s has %lld bytes, at most %zu are allowed", path,
                      (long long)st.st_size, out->max);
     else
-        rc = fd_read_all(fd, path, (size_t)st.st_size, out, err);
+        rc = fd_read_all(fd, path, st.st_size > 0 ? (size_t)st.st_size + 1 : 0, out, err);
     (void)close(fd);
     if (rc != GM_OK && out->data != NULL && out->len != start) {
         out->len = start;
