@@ -4,6 +4,13 @@ B       := build/$(MODE)
 JOBS    ?= $(shell nproc)
 MAKEFLAGS += --no-print-directory
 
+# What is typed reaches tools/run.sh through the environment, byte for byte: without this line make
+# would expand the dollars in it.
+override PROMPT  := $(value PROMPT)
+override MODEL   := $(value MODEL)
+override ADAPTER := $(value ADAPTER)
+export PROMPT MODEL ADAPTER
+
 CC      ?= cc
 CXX     ?= c++
 OPT_release := -O2 -g
@@ -28,7 +35,6 @@ LIBS := $(B)/lib/libgmnet.a $(B)/lib/libgmmodel.a $(B)/lib/libgmbase.a $(B)/lib/
 NETLIBS := -lzmq -lprotobuf-c -lhiredis
 
 # program: sources, libraries
-PROGRAMS := gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler
 SRC_gemline         := $(wildcard services/cli/*.c)
 SRC_gm-orchestrator := $(wildcard orchestrator/*.c)
 SRC_gm-tokenizer    := $(wildcard services/tokenizer/*.c services/tokenizer/*.cc)
@@ -36,15 +42,19 @@ SRC_gm-shard        := $(wildcard services/shard/*.c)
 SRC_gm-sampler      := $(wildcard services/sampler/*.c)
 LIB_gemline         := -ledit -ljansson
 LIB_gm-tokenizer    := -lsentencepiece -ljansson -lstdc++
+PROGRAMS := $(foreach p,gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler,\
+              $(if $(filter %/main.c,$(SRC_$(p))),$(p)))
 BINS := $(PROGRAMS:%=$(B)/bin/%)
 
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 
 # One instruction set per file: the file's name says which, and nothing else gets the flag.
-$(B)/kernels/cpu/avx2_%.o:   CFLAGS += -mavx2 -mfma -mf16c
-$(B)/kernels/cpu/avx512_%.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c
+SET_avx2   := -mavx2 -mfma -mf16c
+SET_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(SET_avx2)
+$(B)/kernels/cpu/avx2_%.o:   CFLAGS += $(SET_avx2)
+$(B)/kernels/cpu/avx512_%.o: CFLAGS += $(SET_avx512)
 
-.PHONY: help all run test unit check bench model clean setup golden-long system
+.PHONY: help all run test unit check lint bench model clean setup golden-long system gen
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -55,22 +65,22 @@ build/.setup: tools/setup.sh tools/packages.txt
 	@mkdir -p build && touch $@
 
 all: build/.setup ## build every program
-	@$(MAKE) -j$(JOBS) $(B)/.built
-	@ln -sfn $(MODE)/bin build/bin
+	@$(MAKE) -s -j$(JOBS) $(B)/.built >&2
+	@[ "$$(readlink build/bin)" = $(MODE)/bin ] || ln -sfn $(MODE)/bin build/bin
 $(B)/.built: $(BINS)
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 model: build/.setup ## fetch the default model (checked by SHA-256) into the cache folder
 	@bash tools/fetch-model.sh
 
 run: all ## set up, build, fetch the model, and chat (PROMPT="..." for one answer; MODEL=F ADAPTER=D|none)
-	@bash tools/run.sh
+	@bash tools/run.sh $(ARGS)
 
-unit: all ## C tests: no model, no network, under a minute
-	@$(MAKE) -j$(JOBS) $(B)/.units
+unit: build/.setup ## C tests: no model, no network, under a minute
+	@$(MAKE) -s -j$(JOBS) $(B)/.units >&2
 	@bash tools/run-units.sh $(B)
 $(B)/.units: $(UNITS)
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 test: all model ## set-up, build, unit tests, and the running system on the real model
 	@$(MAKE) unit
@@ -82,6 +92,10 @@ system: all model ## the running system's tests alone (ARGS="-k name")
 golden-long: all model ## the two long golden cases on the reference kernels (about half an hour)
 	@bash tools/golden-long.sh
 
+lint: build/.setup ## layers, sizes, headers, named paths
+	@$(MAKE) -s gen
+	@/usr/bin/python3 tools/lint.py
+
 check: build/.setup ## lint, format, warnings, sanitizer builds and their unit tests
 	@bash tools/check.sh
 
@@ -91,11 +105,14 @@ bench: all model ## speed of this build
 clean: ## remove everything built
 	rm -rf build
 
+gen: $(GENC)
+print-%: # the value of one variable, for the scripts
+	@echo '$($*)'
+
 # ---- rules -------------------------------------------------------------------------------------
 $(B)/gen/%.pb-c.c: proto/%.proto
 	@mkdir -p $(B)/gen && protoc-c --proto_path=proto --c_out=$(B)/gen $<
-GENH := $(GENC:.c=.h)
-$(GENH): $(GENC)
+$(GENC:.c=.h): $(GENC)
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 	@$(CC) $(GENFLAGS) -c -o $@ $<
 $(B)/%.o: %.c | $(GENC)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# run-system.sh - runs the tests of the running system.   usage: run-system.sh [pytest's options]
+#
+# Owns:      which Python runs them (Debian's, which has python3-pytest), where the results go.
+# Does not:  set time limits (tests/system/conftest.py does) or stop at the first failure.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+python=/usr/bin/python3
+[ -x "$python" ] || python=python3
+unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
+mkdir -p build
+rm -f build/system.xml
+exec env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system -c /dev/null --rootdir . \
+    -p no:cacheprovider -ra --tb=short --durations=5 -v --junit-xml=build/system.xml "$@"
