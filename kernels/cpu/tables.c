@@ -8,6 +8,8 @@
 
 #if defined(__x86_64__)
 
+#include "kernels/cpu/avx512_set.h"
+
 #include <pthread.h>
 
 static struct gm_kernels avx2;
@@ -25,6 +27,9 @@ static void fill_avx512(void)
 {
     avx512 = gm_ref;
     avx512.id = "avx512vnni-1";
+    avx512.act_bytes = gm_avx512_act_bytes;
+    avx512.prepare = gm_avx512_prepare;
+    avx512.linear = gm_avx512_linear;
 }
 
 const struct gm_kernels *gm_avx2_table(void)
