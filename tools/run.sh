@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh - what `make run` starts: one answer when PROMPT is set, else the terminal chat.
 #
-# Owns:      turning PROMPT, MODEL, ADAPTER (environment) and further options (arguments) into a call.
+# Owns:      turning PROMPT, MODEL, ADAPTER (environment) and further options into a call.
 # Does not:  build or configure; look into the prompt: its bytes go through unchanged.
 set -euo pipefail
 cd "$(dirname "$0")/.."

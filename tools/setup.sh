@@ -32,14 +32,17 @@ packages() {
 missing() {
     dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
         awk -v want="$*" '$1 == "installed" { have[$2] = 1 }
-            END { n = split(want, w, " "); for (i = 1; i <= n; i++) if (!(w[i] in have)) print w[i] }'
+            END {
+                n = split(want, w, " ")
+                for (i = 1; i <= n; i++) if (!(w[i] in have)) print w[i]
+            }'
 }
 
 names=$(packages "${@:-build}")
 [ -n "$names" ] || die "$LIST names no package for: ${*:-build}."
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-    die "this is not Debian (no apt-get): install what $LIST names with your system's own tool, then run:" \
-        "mkdir -p build && touch build/.setup"
+    die "this is not Debian (no apt-get): install what $LIST names with your system's own" \
+        "tool, then run: mkdir -p build && touch build/.setup"
 fi
 # shellcheck disable=SC2086  # names are words
 lacking=$(missing $names)
@@ -50,7 +53,8 @@ say "installing:" $lacking
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     hint="run as root: apt-get install --no-install-recommends ${lacking//$'\n'/ }"
-    command -v sudo >/dev/null || die "packages are missing, and there is neither root nor sudo here; $hint"
+    command -v sudo >/dev/null ||
+        die "packages are missing, and there is neither root nor sudo here; $hint"
     [ -t 0 ] || sudo -n true 2>/dev/null ||
         die "packages are missing, and sudo needs a password but there is no terminal; $hint"
     as_root=(sudo)
@@ -59,6 +63,11 @@ root() { ${as_root[@]+"${as_root[@]}"} "$@"; }
 apt() {
     root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
         apt-get -q -o "DPkg::Lock::Timeout=$LOCK_WAIT_S" "$@" </dev/null >&2
+}
+
+refresh() {
+    apt update ||
+        die "apt-get update failed; check the network and the apt sources, then run make again."
 }
 
 # Gemline starts its own private Redis, so the package's service must neither start nor be enabled.
@@ -80,14 +89,14 @@ fi
 # shellcheck disable=SC2086
 if ! apt-get -qq -s install --no-install-recommends $lacking >/dev/null 2>&1; then
     say "the package lists are empty or old: apt-get update"
-    apt update || die "apt-get update failed; check the network and the apt sources, then run make again."
+    refresh
 fi
 # shellcheck disable=SC2086
 if ! apt install -y --no-install-recommends $lacking; then
     say "trying again with new package lists: apt-get update"
-    apt update || die "apt-get update failed; check the network and the apt sources, then run make again."
+    refresh
     apt install -y --no-install-recommends $lacking ||
-        die "apt-get could not install the packages; its message above says why. Then run make again."
+        die "apt-get could not install the packages (its message is above); then run make again."
 fi
 
 if [ -n "$redis_is_new" ]; then

@@ -1,6 +1,6 @@
 """test_house.py - the command line's manners and the house rules; no model is loaded here.
 
-Owns:      --help and --version, exit codes and the one sentence, lint, set-up and `make run`'s prompt.
+Owns:      --help and --version, exit codes and the one sentence, lint, set-up, `make run`'s prompt.
 Does not:  start a pipeline.
 """
 import os
