@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 GEMLINE_HOME=$(mktemp -d)
 export GEMLINE_HOME
+# shellcheck disable=SC2317  # the trap calls it
 finish() {
     build/bin/gemline down >/dev/null 2>&1 || true
     rm -rf "$GEMLINE_HOME"
@@ -22,7 +23,8 @@ import json, statistics, subprocess
 
 RUNS, ANSWER, WORDS = 5, 128, 500
 BASE = ["build/bin/gemline", "run", "--raw", "--temperature", "0", "--json"]
-TEXT = " ".join("The %s of the %s." % (a, b) for a in ("river", "house", "north", "letter", "engine")
+TEXT = " ".join("The %s of the %s." % (a, b)
+                for a in ("river", "house", "north", "letter", "engine")
                 for b in ("city", "sea", "winter", "book", "queen"))
 
 

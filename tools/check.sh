@@ -23,7 +23,8 @@ step() {
 }
 
 code() {
-    find kernels common services orchestrator tests -name '*.[ch]' -o -name '*.cc' 2>/dev/null | sort
+    find kernels common services orchestrator tests \
+        -name '*.[ch]' -o -name '*.cc' 2>/dev/null | sort
 }
 
 format() { code | xargs -r clang-format --dry-run -Werror; }

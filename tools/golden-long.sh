@@ -14,6 +14,7 @@ compare=(env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 tests/system/golden_comp
 
 GEMLINE_HOME=$(mktemp -d)
 export GEMLINE_HOME GM_KERNELS=ref
+# shellcheck disable=SC2317  # the trap calls it
 finish() {
     build/bin/gemline down >/dev/null 2>&1 || true
     rm -rf "$GEMLINE_HOME"

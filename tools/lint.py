@@ -46,12 +46,12 @@ LAYERS = (
     (r"services/[^/]+/main\.c$", "main"),
     (r"services/[^/]+/edge\.c$", "edge"),
     (r"services/", "service"),
-    (r"orchestrator/edge\.c$", "conductor-edge"),
-    (r"orchestrator/", "conductor"),
+    (r"orchestrator/edge\.c$", "orchestrator-edge"),
+    (r"orchestrator/", "orchestrator"),
     (r"tests/", "tests"),
     (r"[^/]+\.pb-c\.h$", "gen"),
 )
-# What a layer may include beside itself. "service" and "conductor" headers: only of the own folder.
+# What a layer may include beside itself. "service" and "orchestrator" headers: only of the own folder.
 MAY_INCLUDE = {
     "kernels": {"kernels"},
     "cuda": {"cuda", "kernels"},
@@ -62,18 +62,18 @@ MAY_INCLUDE = {
     "main": {"service", "base", "net", "config", "model", "kernels"},
     "edge": {"service", "base", "net", "config", "model", "kernels", "gen"},
     "service": {"service", "base", "config", "model", "kernels"},
-    "conductor": {"conductor", "base", "net", "config"},
-    "conductor-edge": {"conductor", "base", "net", "config", "gen"},
+    "orchestrator": {"orchestrator", "base", "net", "config"},
+    "orchestrator-edge": {"orchestrator", "base", "net", "config", "gen"},
     "tests": {layer for _, layer in LAYERS},
 }
 # Libraries: who may include their headers. A header that no pattern fits is the C library's.
 LIBRARIES = (
     (r"zmq", {"net"}),
     (r"hiredis/", {"net"}),
-    (r"protobuf-c/", {"net", "edge", "conductor-edge"}),
+    (r"protobuf-c/", {"net", "edge", "orchestrator-edge"}),
     (r"cuda|nv|cublas|cooperative_groups", {"cuda"}),
     (r"xxhash\.h$", {"net", "model", "config", "service", "main", "edge",
-                     "conductor", "conductor-edge"}),
+                     "orchestrator", "orchestrator-edge"}),
     (r"sentencepiece|jansson|histedit|editline|microhttpd|curl/|turbojpeg|png\.h|webp/|sodium|zstd",
      {"service", "main", "edge"}),
     (r"CUnit/", set()),
@@ -99,7 +99,7 @@ def edge_problem(path, target):
         return 'includes "%s", which is no header' % target
     if theirs not in MAY_INCLUDE[mine]:
         return 'includes "%s": %s files may not include %s' % (target, mine, theirs)
-    if theirs in ("service", "conductor") and mine != "tests" \
+    if theirs in ("service", "orchestrator") and mine != "tests" \
             and folder_of(path) != folder_of(target):
         return 'includes "%s" of another program' % target
     return None
