@@ -21,8 +21,9 @@
 struct gm_tokenizer {
     sentencepiece::SentencePieceProcessor spm;
     gm_vocab vocab;
+    bool newline_cuts; /* a text may be cut in front of a run of newlines without other ids */
 
-    gm_tokenizer() : spm(), vocab()
+    gm_tokenizer() : spm(), vocab(), newline_cuts(false)
     {
     }
     ~gm_tokenizer()
@@ -38,7 +39,8 @@ namespace
 
 const char blank_mark[] = "\xE2\x96\x81"; /* U+2581, a blank inside a piece */
 const int byte_pieces = 256;
-const int message_max = 200; /* bytes of a foreign message shown in a sentence */
+const int message_max = 200;       /* bytes of a foreign message shown in a sentence */
+const size_t cut_bytes = 64 << 10; /* a longer text is encoded in cuts: less memory, less time */
 
 /* ---- protobuf, as far as a ModelProto needs it ----------------------------------------------- */
 
@@ -265,6 +267,40 @@ gm_status build_vocab(const piece_table &table, gm_vocab *vocab, gm_err *err)
     return gm_vocab_build(vocab, &src, err);
 }
 
+/* User-defined pieces are cut out first, from left to right, the longest at each place. When the
+ * newline is one and no other of them holds a newline after another character, no piece can cross
+ * the place in front of a run of newlines.                                                      */
+bool find_newline_cuts(const piece_table &table)
+{
+    bool newline = false;
+    for (size_t i = 0; i < table.texts.size(); i++) {
+        const std::string &text = table.texts[i];
+        if (table.types[i] != GM_TYPE_USER_DEFINED || text.find('\n') == std::string::npos)
+            continue;
+        if (text.find_first_not_of('\n') != std::string::npos)
+            return false;
+        newline = newline || text == "\n";
+    }
+    return newline;
+}
+
+/* Bytes of text to encode at once: all, or up to the last good place within cut_bytes (or, when
+ * there is none, the first one behind).                                                         */
+size_t cut_length(std::string_view text, bool newline_cuts)
+{
+    if (!newline_cuts || text.size() <= cut_bytes)
+        return text.size();
+    for (size_t at = cut_bytes; at > 0; at--) {
+        if (text[at] == '\n' && text[at - 1] != '\n')
+            return at;
+    }
+    for (size_t at = cut_bytes + 1; at < text.size(); at++) {
+        if (text[at] == '\n' && text[at - 1] != '\n')
+            return at;
+    }
+    return text.size();
+}
+
 gm_status open_pieces(const gm_piece_source *src, gm_tokenizer **out, gm_err *err)
 {
     piece_table table;
@@ -272,6 +308,7 @@ gm_status open_pieces(const gm_piece_source *src, gm_tokenizer **out, gm_err *er
     if (rc != GM_OK)
         return rc;
     auto tok = std::make_unique<gm_tokenizer>();
+    tok->newline_cuts = find_newline_cuts(table);
     rc = build_vocab(table, &tok->vocab, err);
     if (rc != GM_OK)
         return rc;
@@ -283,7 +320,7 @@ gm_status open_pieces(const gm_piece_source *src, gm_tokenizer **out, gm_err *er
     return GM_OK;
 }
 
-gm_status encode(const gm_tokenizer *tok, std::string_view text, gm_ids *ids, gm_err *err)
+gm_status encode_cut(const gm_tokenizer *tok, std::string_view text, gm_ids *ids, gm_err *err)
 {
     std::vector<int> found;
     const auto status = tok->spm.Encode(text, &found);
@@ -296,6 +333,17 @@ gm_status encode(const gm_tokenizer *tok, std::string_view text, gm_ids *ids, gm
     }
     static_assert(sizeof(int) == sizeof(int32_t), "ids are copied as they are");
     return gm_ids_append(ids, found.data(), found.size(), err);
+}
+
+gm_status encode(const gm_tokenizer *tok, std::string_view text, gm_ids *ids, gm_err *err)
+{
+    gm_status rc = GM_OK;
+    while (!text.empty() && rc == GM_OK) {
+        size_t len = cut_length(text, tok->newline_cuts);
+        rc = encode_cut(tok, text.substr(0, len), ids, err);
+        text.remove_prefix(len);
+    }
+    return rc;
 }
 
 /* Runs `work` and turns every exception into a status. */
@@ -356,6 +404,10 @@ gm_status gm_tokenizer_encode(const gm_tokenizer *tok, const char *text, size_t 
     size_t bad = gm_utf8_bad(text, len);
     if (bad != len)
         return gm_fail(err, GM_INVALID, "the text is not UTF-8 at byte %zu; send it as UTF-8", bad);
-    return guarded("encode the text", err,
-                   [&] { return encode(tok, std::string_view(text, len), ids, err); });
+    size_t before = ids->n;
+    gm_status rc = guarded("encode the text", err,
+                           [&] { return encode(tok, std::string_view(text, len), ids, err); });
+    if (rc != GM_OK)
+        ids->n = before;
+    return rc;
 }
