@@ -51,7 +51,7 @@ LAYERS = (
     (r"tests/", "tests"),
     (r"[^/]+\.pb-c\.h$", "gen"),
 )
-# What a layer may include beside itself. "service" and "orchestrator" headers: only of the own folder.
+# What a layer may include beside itself. A "service" or "orchestrator" header: own folder only.
 MAY_INCLUDE = {
     "kernels": {"kernels"},
     "cuda": {"cuda", "kernels"},

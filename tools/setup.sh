@@ -30,7 +30,7 @@ packages() {
 
 # missing NAME...: those that dpkg does not know as installed
 missing() {
-    dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
+    { dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true; } |
         awk -v want="$*" '$1 == "installed" { have[$2] = 1 }
             END {
                 n = split(want, w, " ")
