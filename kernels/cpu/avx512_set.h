@@ -17,4 +17,18 @@ void gm_avx512_linear(float *y, size_t y_stride, const struct gm_mat *w, const v
 void gm_avx512_linear_float(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                             int32_t rows, int32_t out_begin, int32_t out_end);
 
+void gm_avx512_rms_norm(float *y, const float *x, const float *w, int32_t rows, int32_t dim,
+                        float eps);
+void gm_avx512_rms_norm_add(float *h, const float *x, const float *w, int32_t rows, int32_t dim,
+                            float eps);
+void gm_avx512_rope(float *x, const float *cs, int32_t heads, int32_t head_dim, float scale);
+void gm_avx512_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type);
+void gm_avx512_attend(const struct gm_attend *a);
+void gm_avx512_gelu_mul(float *y, const float *gate, const float *up, size_t n);
+void gm_avx512_axpy(float *y, const float *x, float scale, size_t n);
+void gm_avx512_softcap(float *x, float cap, size_t n);
+double gm_avx512_logsumexp(const float *x, size_t n, float inv_t);
+int32_t gm_avx512_top_k(int32_t *ids, float *values, const float *x, int32_t n, int32_t k);
+int gm_avx512_all_finite(const float *x, size_t n);
+
 #endif

@@ -15,7 +15,10 @@
 
 #include <immintrin.h>
 
-enum { GM_LANES = 16 };
+enum { GM_LANES = 16, GM_TILE_ROWS = 8 };
+
+typedef __m512i gm_qi;
+typedef __m512 gm_qf;
 
 GM_INLINE __m512i gm_two_256(const uint8_t *a, const uint8_t *b)
 {
@@ -158,37 +161,35 @@ struct gm_scales {
     _Alignas(64) float m[GM_CHUNK_BLOCKS][GM_LANES];
 };
 
-/* f16 numbers at p, p + stride, ... */
+/* The f16 number at p of each of 16 rows. */
 GM_INLINE __m512 gm_rows_f16(const uint8_t *p, size_t stride)
 {
-    uint16_t h[GM_LANES];
-    for (size_t r = 0; r < GM_LANES; r++) {
-        h[r] = gm_load_u16(p + r * stride);
+    __m128i half[2];
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        const uint8_t *q = p + 8 * i * stride;
+        __m128i v = _mm_cvtsi32_si128(gm_load_u16(q));
+        v = _mm_insert_epi16(v, gm_load_u16(q + stride), 1);
+        v = _mm_insert_epi16(v, gm_load_u16(q + 2 * stride), 2);
+        v = _mm_insert_epi16(v, gm_load_u16(q + 3 * stride), 3);
+        v = _mm_insert_epi16(v, gm_load_u16(q + 4 * stride), 4);
+        v = _mm_insert_epi16(v, gm_load_u16(q + 5 * stride), 5);
+        v = _mm_insert_epi16(v, gm_load_u16(q + 6 * stride), 6);
+        half[i] = _mm_insert_epi16(v, gm_load_u16(q + 7 * stride), 7);
     }
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)h));
+    return _mm512_cvtph_ps(_mm256_set_m128i(half[1], half[0]));
 }
 
 /* Types with one f16 scale (and perhaps one f16 minimum) at the head of each block of 32. */
 GM_INLINE void gm_scales_simple(struct gm_scales *s, enum gm_type t, const uint8_t *base,
                                 size_t stride, int32_t b0, int32_t n)
 {
-    uint16_t d[GM_CHUNK_BLOCKS][GM_LANES];
-    uint16_t m[GM_CHUNK_BLOCKS][GM_LANES];
-    const int has_min = gm_quant_shift(t) < 0;
     const size_t bytes = gm_quant_block_bytes(t);
-    for (size_t r = 0; r < GM_LANES; r++) {
-        const uint8_t *p = base + r * stride + (size_t)b0 * bytes;
-        for (int32_t b = 0; b < n; b++, p += bytes) {
-            d[b][r] = gm_load_u16(p);
-            if (has_min) {
-                m[b][r] = gm_load_u16(p + 2);
-            }
-        }
-    }
-    for (int32_t b = 0; b < n; b++) {
-        _mm512_store_ps(s->d[b], _mm512_cvtph_ps(_mm256_loadu_si256((const void *)d[b])));
-        if (has_min) {
-            _mm512_store_ps(s->m[b], _mm512_cvtph_ps(_mm256_loadu_si256((const void *)m[b])));
+    const uint8_t *p = base + (size_t)b0 * bytes;
+    for (int32_t b = 0; b < n; b++, p += bytes) {
+        _mm512_store_ps(s->d[b], gm_rows_f16(p, stride));
+        if (gm_quant_shift(t) < 0) {
+            _mm512_store_ps(s->m[b], gm_rows_f16(p + 2, stride));
         }
     }
 }
@@ -279,6 +280,79 @@ GM_INLINE void gm_scales_load(struct gm_scales *s, enum gm_type t, const uint8_t
             gm_scales_k(s, base + at, stride, b);
         }
     }
+}
+
+/* ---- the operations quant_linear.h is written in ------------------------------------------- */
+
+GM_INLINE gm_qi gm_qi_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+GM_INLINE gm_qi gm_qi_set1(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+GM_INLINE gm_qi gm_qi_add(gm_qi a, gm_qi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+GM_INLINE gm_qi gm_qi_load(const uint8_t *p)
+{
+    return _mm512_load_si512((const void *)p);
+}
+GM_INLINE void gm_qi_store(uint8_t *p, gm_qi v)
+{
+    _mm512_store_si512((void *)p, v);
+}
+/* 32 activations beside each half of a pair. */
+GM_INLINE gm_qi gm_qi_block(const int8_t *q)
+{
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)q));
+}
+/* Each dword: sum + four products of weights (unsigned) and activations (signed). */
+GM_INLINE gm_qi gm_qi_dot(enum gm_type t, gm_qi sum, gm_qi w, gm_qi x)
+{
+    (void)t;
+    return _mm512_dpbusd_epi32(sum, w, x);
+}
+/* -2^shift times the sum of q, the integer part of the weights' offset. */
+GM_INLINE gm_qi gm_qi_offset(enum gm_type t, int32_t negative_sum)
+{
+    const int shift = gm_quant_shift(t);
+    return shift < 0 ? gm_qi_zero()
+                     : _mm512_slli_epi32(_mm512_set1_epi32(negative_sum), (unsigned)shift);
+}
+GM_INLINE gm_qf gm_qf_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+GM_INLINE gm_qf gm_qf_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+GM_INLINE gm_qf gm_qf_row(const float *p)
+{
+    return _mm512_load_ps(p);
+}
+GM_INLINE gm_qf gm_qf_int(gm_qi v)
+{
+    return _mm512_cvtepi32_ps(v);
+}
+GM_INLINE gm_qf gm_qf_mul(gm_qf a, gm_qf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+GM_INLINE gm_qf gm_qf_fma(gm_qf a, gm_qf b, gm_qf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+GM_INLINE gm_qf gm_qf_load(const float *p, uint32_t mask)
+{
+    return _mm512_maskz_loadu_ps((__mmask16)mask, p);
+}
+GM_INLINE void gm_qf_store(float *p, uint32_t mask, gm_qf v)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)mask, v);
 }
 
 #endif

@@ -1,13 +1,14 @@
 /* tables.c - puts the kernel sets of this folder together.
  *
- * Owns:      which entries each set takes over from gm_ref. Built without instruction-set flags; on
- *            other machines than x86-64 it is empty.
- * Does not:  hold kernels; look at the CPU.
+ * Owns:      which entries each set takes over from gm_ref (all but embed and rope_angles). Built
+ * without instruction-set flags; on other machines than x86-64 it is empty. Does not:  hold
+ * kernels; look at the CPU.
  */
 #include "kernels/cpu/tables.h"
 
 #if defined(__x86_64__)
 
+#include "kernels/cpu/avx2_set.h"
 #include "kernels/cpu/avx512_set.h"
 
 #include <pthread.h>
@@ -21,6 +22,20 @@ static void fill_avx2(void)
 {
     avx2 = gm_ref;
     avx2.id = "avx2-1";
+    avx2.act_bytes = gm_avx2_act_bytes;
+    avx2.prepare = gm_avx2_prepare;
+    avx2.linear = gm_avx2_linear;
+    avx2.rms_norm = gm_avx2_rms_norm;
+    avx2.rms_norm_add = gm_avx2_rms_norm_add;
+    avx2.rope = gm_avx2_rope;
+    avx2.kv_store = gm_avx2_kv_store;
+    avx2.attend = gm_avx2_attend;
+    avx2.gelu_mul = gm_avx2_gelu_mul;
+    avx2.axpy = gm_avx2_axpy;
+    avx2.softcap = gm_avx2_softcap;
+    avx2.logsumexp = gm_avx2_logsumexp;
+    avx2.top_k = gm_avx2_top_k;
+    avx2.all_finite = gm_avx2_all_finite;
 }
 
 static void fill_avx512(void)
@@ -30,6 +45,17 @@ static void fill_avx512(void)
     avx512.act_bytes = gm_avx512_act_bytes;
     avx512.prepare = gm_avx512_prepare;
     avx512.linear = gm_avx512_linear;
+    avx512.rms_norm = gm_avx512_rms_norm;
+    avx512.rms_norm_add = gm_avx512_rms_norm_add;
+    avx512.rope = gm_avx512_rope;
+    avx512.kv_store = gm_avx512_kv_store;
+    avx512.attend = gm_avx512_attend;
+    avx512.gelu_mul = gm_avx512_gelu_mul;
+    avx512.axpy = gm_avx512_axpy;
+    avx512.softcap = gm_avx512_softcap;
+    avx512.logsumexp = gm_avx512_logsumexp;
+    avx512.top_k = gm_avx512_top_k;
+    avx512.all_finite = gm_avx512_all_finite;
 }
 
 const struct gm_kernels *gm_avx2_table(void)

@@ -124,6 +124,13 @@ GM_INLINE gm_vf gm_vf_from_i8(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
 }
+/* Rounds |v| <= 127 half to even, stores sixteen int8 and returns their sum. */
+GM_INLINE int32_t gm_vf_to_i8(void *p, gm_vf v)
+{
+    __m512i q = _mm512_cvtps_epi32(v);
+    _mm_storeu_si128(p, _mm512_cvtepi32_epi8(q));
+    return _mm512_reduce_add_epi32(q);
+}
 GM_INLINE __m256 gm_vf_low(gm_vf v)
 {
     return _mm512_castps512_ps256(v);
@@ -286,6 +293,19 @@ GM_INLINE gm_vf gm_vf_from_i8(const void *p)
     __m256i hi = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(b + 8)));
     return (gm_vf){ _mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi) };
 }
+/* Rounds |v| <= 127 half to even, stores sixteen int8 and returns their sum. */
+GM_INLINE int32_t gm_vf_to_i8(void *p, gm_vf v)
+{
+    __m256i lo = _mm256_cvtps_epi32(v.lo);
+    __m256i hi = _mm256_cvtps_epi32(v.hi);
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+    __m128i low = _mm256_castsi256_si128(words);
+    _mm_storeu_si128(p, _mm_packs_epi16(low, _mm256_extracti128_si256(words, 1)));
+    __m256i sums = _mm256_add_epi32(lo, hi);
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
 GM_INLINE __m256 gm_vf_low(gm_vf v)
 {
     return v.lo;
@@ -312,6 +332,11 @@ GM_INLINE void gm_vf_unzip(gm_vf a, gm_vf b, gm_vf *even, gm_vf *odd)
 }
 
 #endif
+
+GM_INLINE float gm_half_to_float(uint16_t h)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
 
 GM_INLINE gm_vf gm_vf_zero(void)
 {

@@ -1,0 +1,34 @@
+/* avx2_set.h - the entries of the AVX2 set; contracts in kernels/kernels.h.
+ *
+ * Owns:      the list. Included by avx2_*.c and tables.c.
+ * Does not:  hold code.
+ */
+#ifndef GM_KERNELS_CPU_AVX2_SET_H
+#define GM_KERNELS_CPU_AVX2_SET_H
+
+#include "kernels/kernels.h"
+
+size_t gm_avx2_act_bytes(int32_t cols);
+void gm_avx2_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols);
+void gm_avx2_linear(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
+                    int32_t rows, int32_t out_begin, int32_t out_end);
+
+/* linear() for F32, F16 and BF16 weights, from the float copy. */
+void gm_avx2_linear_float(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
+                          int32_t rows, int32_t out_begin, int32_t out_end);
+
+void gm_avx2_rms_norm(float *y, const float *x, const float *w, int32_t rows, int32_t dim,
+                      float eps);
+void gm_avx2_rms_norm_add(float *h, const float *x, const float *w, int32_t rows, int32_t dim,
+                          float eps);
+void gm_avx2_rope(float *x, const float *cs, int32_t heads, int32_t head_dim, float scale);
+void gm_avx2_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type);
+void gm_avx2_attend(const struct gm_attend *a);
+void gm_avx2_gelu_mul(float *y, const float *gate, const float *up, size_t n);
+void gm_avx2_axpy(float *y, const float *x, float scale, size_t n);
+void gm_avx2_softcap(float *x, float cap, size_t n);
+double gm_avx2_logsumexp(const float *x, size_t n, float inv_t);
+int32_t gm_avx2_top_k(int32_t *ids, float *values, const float *x, int32_t n, int32_t k);
+int gm_avx2_all_finite(const float *x, size_t n);
+
+#endif
