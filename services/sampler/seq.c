@@ -16,6 +16,8 @@
 #include "services/sampler/sampler.h"
 
 enum { HELD_FIRST = 16 }; /* tokens the list has room for at first */
+static_assert(GM_HELD_MAX % HELD_FIRST == 0 && (GM_HELD_MAX & (GM_HELD_MAX - 1)) == 0,
+              "doubling ends at the limit exactly");
 
 /* A token that was generated and is not yet known to be free of a stop string. */
 struct held {
@@ -111,15 +113,12 @@ static uint32_t take_text(struct gm_seq *q, const struct gm_released *token)
     const bool stopped = gm_matcher_feed(&q->matcher, bytes, bytes ? len : 0, &safe);
     q->held[q->n_held] = (struct held){ *token, q->matcher.total };
     q->n_held++;
-    if (stopped) {
-        /* The last token carries the string's end, even when its count of bytes says otherwise
-         * (the matcher leaves the rest of the piece unread). */
-        const uint32_t n = count_safe(q, safe);
+    const uint32_t n = count_safe(q, safe);
+    if (stopped) { /* the last token ends after `safe`, so it is always among those cut */
         q->n_held = n;
         q->finish = GM_FINISH_STOP;
         return n;
     }
-    const uint32_t n = count_safe(q, safe);
     if (n > 0 || q->n_held < GM_HELD_MAX)
         return n;
     gm_matcher_forget(&q->matcher); /* a half-seen stop string is given up after so many tokens */
