@@ -22,8 +22,9 @@ struct gm_tokenizer {
     sentencepiece::SentencePieceProcessor spm;
     gm_vocab vocab;
     bool newline_cuts; /* a text may be cut in front of a run of newlines without other ids */
+    bool blank_cuts;   /* the same for a blank behind an ASCII letter or digit */
 
-    gm_tokenizer() : spm(), vocab(), newline_cuts(false)
+    gm_tokenizer() : spm(), vocab(), newline_cuts(false), blank_cuts(false)
     {
     }
     ~gm_tokenizer()
@@ -284,18 +285,48 @@ bool find_newline_cuts(const piece_table &table)
     return newline;
 }
 
+bool letter_or_digit(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Every step of the merging is a piece, so nothing is merged over the place between a letter and a
+ * blank when no piece holds a blank right behind a letter.                                      */
+bool find_blank_cuts(const piece_table &table)
+{
+    for (size_t i = 0; i < table.texts.size(); i++) {
+        const std::string &text = table.texts[i];
+        if (table.types[i] == GM_TYPE_CONTROL || table.types[i] == GM_TYPE_BYTE)
+            continue;
+        for (size_t at = text.find(blank_mark, 1); at != std::string::npos;
+             at = text.find(blank_mark, at + 1)) {
+            if (letter_or_digit(text[at - 1]))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* True when the text may be cut between at - 1 and at. */
+bool cut_place(const gm_tokenizer *tok, std::string_view text, size_t at)
+{
+    if (text[at] == '\n')
+        return tok->newline_cuts && text[at - 1] != '\n';
+    return text[at] == ' ' && tok->blank_cuts && letter_or_digit(text[at - 1]);
+}
+
 /* Bytes of text to encode at once: all, or up to the last good place within cut_bytes (or, when
  * there is none, the first one behind).                                                         */
-size_t cut_length(std::string_view text, bool newline_cuts)
+size_t cut_length(const gm_tokenizer *tok, std::string_view text)
 {
-    if (!newline_cuts || text.size() <= cut_bytes)
+    if (text.size() <= cut_bytes)
         return text.size();
     for (size_t at = cut_bytes; at > 0; at--) {
-        if (text[at] == '\n' && text[at - 1] != '\n')
+        if (cut_place(tok, text, at))
             return at;
     }
     for (size_t at = cut_bytes + 1; at < text.size(); at++) {
-        if (text[at] == '\n' && text[at - 1] != '\n')
+        if (cut_place(tok, text, at))
             return at;
     }
     return text.size();
@@ -309,6 +340,7 @@ gm_status open_pieces(const gm_piece_source *src, gm_tokenizer **out, gm_err *er
         return rc;
     auto tok = std::make_unique<gm_tokenizer>();
     tok->newline_cuts = find_newline_cuts(table);
+    tok->blank_cuts = find_blank_cuts(table);
     rc = build_vocab(table, &tok->vocab, err);
     if (rc != GM_OK)
         return rc;
@@ -339,7 +371,7 @@ gm_status encode(const gm_tokenizer *tok, std::string_view text, gm_ids *ids, gm
 {
     gm_status rc = GM_OK;
     while (!text.empty() && rc == GM_OK) {
-        size_t len = cut_length(text, tok->newline_cuts);
+        size_t len = cut_length(tok, text);
         rc = encode_cut(tok, text.substr(0, len), ids, err);
         text.remove_prefix(len);
     }

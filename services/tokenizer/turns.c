@@ -160,11 +160,11 @@ static int call_of(const struct gm_message *asked, const struct gm_message *resu
 static enum gm_status add_calls(struct writer *w, const struct gm_turns *t, size_t *at)
 {
     const struct gm_message *asked = &t->messages[*at];
-    const struct gm_message *results[GM_CALLS_MAX] = { NULL };
+    const struct gm_message *results[GM_TOOL_CALLS_MAX] = { NULL };
     size_t asked_at = *at;
-    if (asked->n_calls > GM_CALLS_MAX)
+    if (asked->n_calls > GM_TOOL_CALLS_MAX)
         return gm_fail(w->err, GM_EXHAUSTED, "messages[%zu] has %zu calls; at most %d fit", *at,
-                       asked->n_calls, GM_CALLS_MAX);
+                       asked->n_calls, GM_TOOL_CALLS_MAX);
     while (*at + 1 < t->n && t->messages[*at + 1].role == GM_ROLE_TOOL) {
         const struct gm_message *result = &t->messages[++*at];
         int call = call_of(asked, result, results);

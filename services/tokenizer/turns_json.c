@@ -157,9 +157,9 @@ static enum gm_status make_room(struct parsed *p, struct gm_err *err)
                        GM_MESSAGES_MAX);
     for (size_t i = 0; i < p->n; i++) {
         size_t more = json_array_size(json_object_get(json_array_get(p->root, i), "tool_calls"));
-        if (more > GM_CALLS_MAX)
+        if (more > GM_TOOL_CALLS_MAX)
             return gm_fail(err, GM_EXHAUSTED, "messages[%zu] has %zu calls; at most %d fit", i,
-                           more, GM_CALLS_MAX);
+                           more, GM_TOOL_CALLS_MAX);
         n_calls += more;
     }
     p->messages = calloc(p->n + 1, sizeof *p->messages);
