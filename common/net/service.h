@@ -40,6 +40,8 @@ enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const
 enum gm_status gm_service_open(struct gm_service *s, struct gm_err *err);
 /* Runs until a stop signal. GM_OK then. */
 enum gm_status gm_service_run(struct gm_service *s, struct gm_err *err);
+/* Says HELLO to the orchestrator now (it is said each second anyway): call it when `ready` changes. */
+void gm_service_hello(struct gm_service *s);
 void gm_service_close(struct gm_service *s);
 
 #endif
