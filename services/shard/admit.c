@@ -1,0 +1,284 @@
+/* admit.c - who may use pages: admission, release, sessions whose rows are kept, eviction.
+ *
+ * Owns:      tickets and sessions, and the rule that the least recently used kept session goes first.
+ * Does not:  decide how long an answer may be (orchestrator) or move rows (kv.c).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "services/shard/shard.h"
+
+enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err)
+{
+    const struct gm_config *cfg = gm_slice_config(s->slice);
+    const size_t d = (size_t)cfg->d_model, vocab = (size_t)cfg->vocab;
+    enum gm_status rc = gm_idmap_open(&s->tickets, 64, GM_TICKETS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_strmap_open(&s->sessions, 64, GM_SESSIONS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_ring_open(&s->decode, sizeof(struct gm_work), GM_QUEUE_WORKS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_ring_open(&s->prefill, sizeof(struct gm_work), GM_QUEUE_WORKS_MAX, err);
+    if (rc != GM_OK)
+        return rc;
+    s->hidden = aligned_alloc(64, (GM_BATCH_ROWS_MAX * d * sizeof(float) + 63) / 64 * 64);
+    if (s->is_last)
+        s->score_logits = malloc(GM_SCORE_ROWS * vocab * sizeof(float));
+    if (!s->hidden || (s->is_last && !s->score_logits))
+        return gm_fail(err, GM_EXHAUSTED, "no memory for the rows of a step");
+    return GM_OK;
+}
+
+static void ticket_free(struct gm_ticket *t)
+{
+    if (!t)
+        return;
+    free(t->prompt);
+    free(t->rules.bias_ids);
+    free(t->rules.bias_values);
+    free(t->rules.banned);
+    free(t->logits);
+    free(t);
+}
+
+static void session_free(struct gm_shard *s, struct gm_session *session)
+{
+    if (!session)
+        return;
+    if (session->name[0])
+        gm_strmap_take(&s->sessions, session->name);
+    gm_kv_seq_free(gm_slice_kv(s->slice), &session->seq);
+    free(session);
+}
+
+void gm_shard_close(struct gm_shard *s)
+{
+    struct gm_work w;
+    while (s->tickets.n > 0)
+        gm_shard_release(s, s->tickets.entries[0].key, false);
+    while (s->sessions.map.n > 0)
+        session_free(s, s->sessions.map.entries[0].value);
+    while (s->decode.items && gm_ring_pop(&s->decode, &w))
+        gm_work_free(&w);
+    while (s->prefill.items && gm_ring_pop(&s->prefill, &w))
+        gm_work_free(&w);
+    gm_ring_close(&s->decode);
+    gm_ring_close(&s->prefill);
+    gm_idmap_close(&s->tickets);
+    gm_strmap_close(&s->sessions);
+    free(s->hidden);
+    free(s->score_logits);
+}
+
+struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket)
+{
+    return gm_idmap_get(&s->tickets, ticket);
+}
+
+/* Frees the kept session that was not used for the longest time; false when there is none. */
+static bool evict_one(struct gm_shard *s, const struct gm_session *spare)
+{
+    struct gm_session *oldest = NULL;
+    for (size_t i = 0; i < s->sessions.map.n; i++) {
+        struct gm_session *c = s->sessions.map.entries[i].value;
+        if (!c->running && c != spare && (!oldest || c->touched_us < oldest->touched_us))
+            oldest = c;
+    }
+    if (oldest)
+        session_free(s, oldest);
+    return oldest != NULL;
+}
+
+/* The session's struct with a sequence; made if absent. */
+static enum gm_status session_get(struct gm_shard *s, const struct gm_reserve *in,
+                                  struct gm_session **out, struct gm_err *err)
+{
+    struct gm_session *c = in->score ? NULL : gm_strmap_get(&s->sessions, in->session);
+    if (c) {
+        *out = c;
+        return GM_OK;
+    }
+    if (strlen(in->session) >= GM_SESSION_NAME_MAX)
+        return gm_fail(err, GM_INVALID, "a session's name has at most %d bytes",
+                       GM_SESSION_NAME_MAX - 1);
+    c = calloc(1, sizeof *c);
+    if (!c)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for another session");
+    c->seq = gm_kv_seq_new(gm_slice_kv(s->slice));
+    while (!c->seq && evict_one(s, NULL))
+        c->seq = gm_kv_seq_new(gm_slice_kv(s->slice));
+    enum gm_status rc = GM_OK;
+    if (!c->seq)
+        rc = gm_fail(err, GM_EXHAUSTED, "all %d sequences of the shard are in use", GM_SEQS_MAX);
+    if (rc == GM_OK && !in->score) {
+        memcpy(c->name, in->session, strlen(in->session) + 1);
+        while (s->sessions.map.n >= GM_SESSIONS_MAX && evict_one(s, NULL))
+            ;
+        rc = gm_strmap_put(&s->sessions, c->name, c, err);
+        if (rc != GM_OK)
+            c->name[0] = 0;
+    }
+    if (rc != GM_OK) {
+        session_free(s, c);
+        return rc;
+    }
+    *out = c;
+    return GM_OK;
+}
+
+static void *copy_of(const void *from, size_t bytes)
+{
+    void *to = malloc(bytes ? bytes : 1);
+    if (to && bytes)
+        memcpy(to, from, bytes);
+    return to;
+}
+
+static enum gm_status ticket_new(struct gm_shard *s, const struct gm_reserve *in,
+                                 struct gm_ticket **out, struct gm_err *err)
+{
+    const struct gm_config *cfg = gm_slice_config(s->slice);
+    struct gm_ticket *t = calloc(1, sizeof *t);
+    if (!t)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for another turn");
+    t->id = in->ticket;
+    t->n_prompt = in->n_ids;
+    t->prompt_len = in->prompt_len;
+    t->rules = in->rules;
+    t->score = in->score;
+    t->every = in->every > 0 ? in->every : 1;
+    t->deadline_us = in->deadline_us;
+    t->next = in->next;
+    t->home = in->home;
+    t->first = in->first;
+    t->logits_pos = -1;
+    t->prompt = copy_of(in->ids, (size_t)in->n_ids * sizeof *in->ids);
+    t->rules.bias_ids = copy_of(in->rules.bias_ids, (size_t)in->rules.n_bias * sizeof(int32_t));
+    t->rules.bias_values = copy_of(in->rules.bias_values, (size_t)in->rules.n_bias * sizeof(float));
+    t->rules.banned = copy_of(in->rules.banned, (size_t)in->rules.n_banned * sizeof(int32_t));
+    if (s->is_last && !in->score)
+        t->logits = malloc((size_t)cfg->vocab * sizeof(float));
+    if (!t->prompt || !t->rules.bias_ids || !t->rules.bias_values || !t->rules.banned ||
+        (s->is_last && !in->score && !t->logits)) {
+        ticket_free(t);
+        return gm_fail(err, GM_EXHAUSTED, "no memory for another turn");
+    }
+    *out = t;
+    return GM_OK;
+}
+
+static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve *in,
+                                    struct gm_err *err)
+{
+    const int32_t vocab = gm_slice_config(s->slice)->vocab;
+    if (strcmp(in->numerics, gm_slice_numerics(s->slice)) != 0)
+        return gm_fail(err, GM_ABORTED, "this shard computes as %s, the turn was begun as %s",
+                       gm_slice_numerics(s->slice), in->numerics);
+    if (in->n_ids < 1 || in->positions < in->n_ids)
+        return gm_fail(err, GM_INVALID, "a turn of %d positions for a prompt of %d tokens",
+                       in->positions, in->n_ids);
+    for (int32_t i = 0; i < in->n_ids; i++)
+        if (in->ids[i] < 0 || in->ids[i] >= vocab)
+            return gm_fail(err, GM_INVALID, "token id %d is not in 0..%d", in->ids[i], vocab - 1);
+    for (int32_t i = 0; i < in->rules.n_bias; i++)
+        if (in->rules.bias_ids[i] < 0 || in->rules.bias_ids[i] >= vocab)
+            return gm_fail(err, GM_INVALID, "logit bias names token %d, allowed are 0..%d",
+                           in->rules.bias_ids[i], vocab - 1);
+    return GM_OK;
+}
+
+/* How much of the prompt the session's rows hold; the last prompt token is always computed again. */
+static void reuse(struct gm_shard *s, const struct gm_ticket *t, int32_t *have, int32_t *rewind_min)
+{
+    struct gm_kv *kv = gm_slice_kv(s->slice);
+    const int32_t common = gm_kv_common(t->session->seq, t->prompt, t->n_prompt);
+    *have = common < t->n_prompt ? common : t->n_prompt - 1;
+    *rewind_min = gm_kv_rewind_min(kv, t->session->seq);
+}
+
+enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in, int32_t *have,
+                                int32_t *rewind_min, struct gm_err *err)
+{
+    struct gm_kv *kv = gm_slice_kv(s->slice);
+    struct gm_session *session = NULL;
+    struct gm_ticket *t = gm_shard_ticket(s, in->ticket);
+    if (t) {
+        reuse(s, t, have, rewind_min);
+        return GM_OK;
+    }
+    enum gm_status rc = check_reserve(s, in, err);
+    if (rc == GM_OK)
+        rc = session_get(s, in, &session, err);
+    if (rc != GM_OK)
+        return rc;
+    if (session->running) /* an older attempt of the same session */
+        gm_shard_release(s, session->running->id, true);
+    rc = ticket_new(s, in, &t, err);
+    if (rc == GM_OK) {
+        rc = gm_kv_reserve(kv, session->seq, in->positions, err);
+        while (rc == GM_EXHAUSTED && evict_one(s, session))
+            rc = gm_kv_reserve(kv, session->seq, in->positions, err);
+    }
+    if (rc == GM_OK)
+        rc = gm_idmap_put(&s->tickets, in->ticket, t, err);
+    if (rc != GM_OK) {
+        if (err && rc == GM_EXHAUSTED)
+            err->retry_ms = GM_RETRY_MS;
+        ticket_free(t);
+        if (in->score || gm_kv_len(session->seq) == 0)
+            session_free(s, session);
+        else
+            gm_kv_trim(kv, session->seq);
+        return rc;
+    }
+    t->session = session;
+    session->running = t;
+    session->touched_us = gm_now_us();
+    reuse(s, t, have, rewind_min);
+    return GM_OK;
+}
+
+void gm_shard_release(struct gm_shard *s, uint64_t ticket, bool keep)
+{
+    struct gm_ticket *t = gm_idmap_take(&s->tickets, ticket);
+    if (!t)
+        return;
+    struct gm_session *session = t->session;
+    session->running = NULL;
+    session->touched_us = gm_now_us();
+    if (keep && !t->score && gm_kv_len(session->seq) > 0)
+        gm_kv_trim(gm_slice_kv(s->slice), session->seq);
+    else
+        session_free(s, session);
+    ticket_free(t);
+}
+
+void gm_shard_forget(struct gm_shard *s, const char *name)
+{
+    struct gm_session *session = gm_strmap_get(&s->sessions, name);
+    if (!session)
+        return;
+    if (session->running)
+        gm_shard_release(s, session->running->id, false);
+    else
+        session_free(s, session);
+}
+
+void gm_shard_usage(struct gm_shard *s, uint64_t *total, uint64_t *used, uint64_t *kept)
+{
+    struct gm_kv_use use;
+    gm_kv_usage(gm_slice_kv(s->slice), &use);
+    int64_t lens[2] = { 0, 0 };
+    for (size_t i = 0; i < s->tickets.n; i++) {
+        const struct gm_ticket *t = s->tickets.entries[i].value;
+        lens[0] += gm_kv_len(t->session->seq) + 1;
+    }
+    for (size_t i = 0; i < s->sessions.map.n; i++) {
+        const struct gm_session *c = s->sessions.map.entries[i].value;
+        lens[1] += c->running ? 0 : gm_kv_len(c->seq);
+    }
+    const double share = lens[0] + lens[1] > 0 ? (double)lens[1] / (double)(lens[0] + lens[1]) : 0;
+    *total = (uint64_t)use.bytes_total;
+    *kept = (uint64_t)((double)use.bytes_used * share);
+    *used = (uint64_t)use.bytes_used - *kept;
+}

@@ -1,0 +1,151 @@
+/* batch.c - what a step computes: decode rows first, then prefill rows within a budget.
+ *
+ * Owns:      the queues, the round robin over prompts, the count of chunks in flight.
+ * Does not:  compute (step.c) or admit (admit.c). Results never depend on what is chosen here (P2).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "services/shard/shard.h"
+
+void gm_work_free(struct gm_work *w)
+{
+    free(w->ids);
+    free(w->rows);
+    w->ids = NULL;
+    w->rows = NULL;
+}
+
+enum gm_status gm_shard_prompt(struct gm_shard *s, uint64_t ticket, int32_t pos, bool start,
+                               struct gm_err *err)
+{
+    struct gm_ticket *t = gm_shard_ticket(s, ticket);
+    if (!t)
+        return GM_OK; /* an older attempt */
+    if (pos < 0 || pos >= t->n_prompt)
+        return gm_fail(err, GM_INVALID, "prompt rows from %d of a prompt of %d", pos, t->n_prompt);
+    t->send_from = pos;
+    t->send_end = t->n_prompt;
+    t->send_start = start;
+    return GM_OK;
+}
+
+enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t id,
+                               struct gm_err *err)
+{
+    struct gm_ticket *t = gm_shard_ticket(s, ticket);
+    if (!t)
+        return GM_OK;
+    if (t->has_decode || t->send_from < t->send_end)
+        return gm_fail(err, GM_DATA_LOSS, "a token for position %d while rows before it wait", pos);
+    t->has_decode = true;
+    t->decode_pos = pos;
+    t->decode_id = id;
+    return GM_OK;
+}
+
+void gm_shard_chunk_done(struct gm_shard *s, uint64_t ticket)
+{
+    struct gm_ticket *t = gm_shard_ticket(s, ticket);
+    if (t && t->chunks > 0)
+        t->chunks--;
+}
+
+enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm_err *err)
+{
+    if (!gm_ring_push(w->decode ? &s->decode : &s->prefill, w))
+        return gm_fail(err, GM_EXHAUSTED, "%d spans wait at this shard already",
+                       GM_QUEUE_WORKS_MAX);
+    w->ids = NULL;
+    w->rows = NULL;
+    return GM_OK;
+}
+
+/* Rows that wait in the queues of a later shard. */
+static int32_t form_queued(struct gm_shard *s, struct gm_work *works)
+{
+    int32_t n = 0, rows = 0;
+    struct gm_ring *queues[2] = { &s->decode, &s->prefill };
+    for (int q = 0; q < 2; q++) {
+        const struct gm_work *w;
+        while (n < GM_WORKS_MAX && (w = gm_ring_at(queues[q], 0)) != NULL &&
+               rows + w->n <= GM_BATCH_ROWS_MAX) {
+            rows += w->n;
+            gm_ring_pop(queues[q], &works[n++]);
+        }
+    }
+    return n;
+}
+
+static bool work_make(struct gm_work *w, const struct gm_ticket *t, int32_t pos, int32_t n)
+{
+    memset(w, 0, sizeof *w);
+    w->ids = malloc((size_t)n * sizeof *w->ids);
+    w->ticket = t->id;
+    w->pos = pos;
+    w->n = n;
+    return w->ids != NULL;
+}
+
+static int32_t form_decode(struct gm_shard *s, struct gm_work *works)
+{
+    int32_t n = 0;
+    for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX; i++) {
+        struct gm_ticket *t = s->tickets.entries[i].value;
+        if (!t->has_decode || !work_make(&works[n], t, t->decode_pos, 1))
+            continue;
+        works[n].ids[0] = t->decode_id;
+        works[n].decode = true;
+        works[n].last = true;
+        t->has_decode = false;
+        n++;
+    }
+    return n;
+}
+
+static bool may_send(const struct gm_ticket *t)
+{
+    return t->send_from < t->send_end && t->chunks < GM_CHUNKS_IN_FLIGHT;
+}
+
+/* One chunk of one prompt after the other, until the budget is spent. */
+static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n)
+{
+    int32_t budget = n > 0 ? GM_CHUNK_BESIDE : GM_CHUNK_ALONE;
+    for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
+        struct gm_ticket *t = s->tickets.entries[(s->turn + i) % s->tickets.n].value;
+        if (!may_send(t))
+            continue;
+        const int32_t left = t->send_end - t->send_from;
+        const int32_t rows = left < budget ? left : budget;
+        if (!work_make(&works[n], t, t->send_from, rows))
+            break;
+        memcpy(works[n].ids, t->prompt + t->send_from, (size_t)rows * sizeof(int32_t));
+        works[n].start = t->send_start;
+        works[n].last = rows == left;
+        t->send_start = false;
+        t->send_from += rows;
+        t->chunks++;
+        budget -= rows;
+        n++;
+    }
+    s->turn++;
+    return n;
+}
+
+int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bool *more)
+{
+    int32_t n;
+    *more = false;
+    if (!s->is_first) {
+        n = form_queued(s, works);
+        *more = s->decode.n + s->prefill.n > 0;
+        return n;
+    }
+    n = form_prefill(s, works, form_decode(s, works));
+    for (size_t i = 0; i < s->tickets.n && !*more; i++) {
+        const struct gm_ticket *t = s->tickets.entries[i].value;
+        *more = t->has_decode || may_send(t);
+    }
+    return n;
+}

@@ -1,0 +1,233 @@
+/* step.c - one batch through the slice: rows in, hidden rows or candidates out.
+ *
+ * Owns:      the order of a step; the check that a row's position equals the KV length.
+ * Does not:  send (shard_out), choose the batch (batch.c), do maths (common/model).
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "services/shard/shard.h"
+
+/* The batch of one step; static because it is large and there is one loop thread. */
+static struct step {
+    struct gm_work works[GM_WORKS_MAX];
+    struct gm_work *live[GM_WORKS_MAX];   /* works that are computed, in batch order */
+    struct gm_ticket *owner[GM_WORKS_MAX];
+    struct gm_span spans[GM_WORKS_MAX];
+    int32_t n_works, n, rows;
+} st;
+
+static void fault(struct gm_shard *s, struct gm_ticket *t, const struct gm_err *why)
+{
+    s->out.fault(s->out.ctx, t, why);
+}
+
+/* Opens the rows of a work in its sequence's cache. */
+static enum gm_status enter(struct gm_shard *s, struct gm_ticket *t, const struct gm_work *w,
+                            struct gm_err *err)
+{
+    struct gm_kv *kv = gm_slice_kv(s->slice);
+    struct gm_kv_seq *seq = t->session->seq;
+    enum gm_status rc = GM_OK;
+    if (t->deadline_us && gm_now_us() > t->deadline_us)
+        return gm_fail(err, GM_DEADLINE, "the turn's time is over");
+    if (w->start && w->pos <= gm_kv_len(seq))
+        rc = gm_kv_rewind(kv, seq, w->pos, err);
+    else if (w->pos != gm_kv_len(seq))
+        rc = gm_fail(err, GM_DATA_LOSS, "rows from position %d, but %d are stored", w->pos,
+                     gm_kv_len(seq));
+    return rc == GM_OK ? gm_kv_extend(kv, seq, w->ids, w->n, err) : rc;
+}
+
+/* Keeps the works whose ticket is known and whose rows fit; fills spans and the hidden rows. */
+static void gather(struct gm_shard *s)
+{
+    const size_t d = (size_t)gm_slice_config(s->slice)->d_model;
+    st.n = 0;
+    st.rows = 0;
+    for (int32_t i = 0; i < st.n_works; i++) {
+        struct gm_work *w = &st.works[i];
+        struct gm_ticket *t = gm_shard_ticket(s, w->ticket);
+        struct gm_err err = GM_ERR_NONE;
+        if (!t)
+            continue; /* an older attempt's rows */
+        float *rows = s->hidden + (size_t)st.rows * d;
+        enum gm_status rc = enter(s, t, w, &err);
+        if (rc == GM_OK && s->is_first)
+            rc = gm_slice_embed(s->slice, w->ids, w->n, rows, &err);
+        if (rc != GM_OK) {
+            fault(s, t, &err);
+            continue;
+        }
+        if (!s->is_first)
+            memcpy(rows, w->rows, (size_t)w->n * d * sizeof(float));
+        st.spans[st.n] = (struct gm_span){ t->session->seq, w->pos, w->n, st.rows };
+        st.live[st.n] = w;
+        st.owner[st.n] = t;
+        st.rows += w->n;
+        st.n++;
+    }
+}
+
+static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t k)
+{
+    static int32_t ids[GM_TOPK_MAX], top_ids[GM_LOGPROBS_MAX];
+    static float logits[GM_TOPK_MAX], raw[GM_TOPK_MAX];
+    static double top_lp[GM_LOGPROBS_MAX];
+    const int32_t vocab = gm_slice_config(s->slice)->vocab;
+    const struct gm_row_rules *r = &t->rules;
+    const struct gm_adjust adjust = {
+        .repeat_penalty = r->repeat_penalty,
+        .presence = r->presence,
+        .frequency = r->frequency,
+        .ids = gm_kv_ids(t->session->seq),
+        .n_ids = pos + 1,
+        .prompt_len = t->prompt_len,
+        .bias_ids = r->bias_ids,
+        .bias_values = r->bias_values,
+        .n_bias = r->n_bias,
+        .banned = r->banned,
+        .n_banned = r->n_banned,
+    };
+    struct gm_candidates c = { .k = k, .ids = ids, .logits = logits, .raw = raw };
+    int32_t *big_ids = NULL;
+    float *big = NULL;
+    if (k > GM_TOPK_MAX) { /* rare: the sampler could not prove its choice from fewer */
+        c.k = k < vocab ? k : vocab;
+        big_ids = malloc((size_t)c.k * sizeof *big_ids);
+        big = malloc((size_t)c.k * 2 * sizeof *big);
+        if (!big_ids || !big) {
+            struct gm_err err = GM_ERR_NONE;
+            gm_fail(&err, GM_EXHAUSTED, "no memory for %d candidates", c.k);
+            fault(s, t, &err);
+            goto out;
+        }
+        c.ids = big_ids;
+        c.logits = big;
+        c.raw = big + c.k;
+    }
+    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, &c);
+    if (r->top_n > 0) {
+        double lse;
+        gm_head_logprobs(s->kernels, t->logits, vocab, r->top_n, top_ids, top_lp, &lse);
+    }
+    s->out.candidates(s->out.ctx, t, pos, &c, top_ids, top_lp);
+out:
+    free(big_ids);
+    free(big);
+}
+
+static int32_t wanted(const struct gm_row_rules *r)
+{
+    if (r->temperature <= 0.0f)
+        return GM_CANDS_GREEDY;
+    return r->top_k > 0 ? r->top_k : GM_CANDS_OPEN;
+}
+
+void gm_shard_more(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t k)
+{
+    struct gm_ticket *t = gm_shard_ticket(s, ticket);
+    if (t && t->logits && t->logits_pos == pos && k > 0)
+        choose(s, t, pos, k);
+}
+
+/* Scores the rows of a span, a few at a time. */
+static void score(struct gm_shard *s, struct gm_ticket *t, const struct gm_span *span)
+{
+    static int32_t ids[GM_LOGPROBS_MAX];
+    static double lps[GM_LOGPROBS_MAX];
+    const struct gm_config *cfg = gm_slice_config(s->slice);
+    const size_t d = (size_t)cfg->d_model, vocab = (size_t)cfg->vocab;
+    for (int32_t from = 0; from < span->n;) {
+        int32_t n = t->every > 1 ? 1 : span->n - from;
+        n = n > GM_SCORE_ROWS ? GM_SCORE_ROWS : n;
+        if ((span->pos + from) % t->every == 0) {
+            gm_slice_head(s->slice, s->hidden + (size_t)(span->row + from) * d, n, s->score_logits);
+            for (int32_t r = 0; r < n; r++) {
+                const int32_t p = span->pos + from + r;
+                const float *logits = s->score_logits + (size_t)r * vocab;
+                double lse;
+                gm_head_logprobs(s->kernels, logits, cfg->vocab, t->rules.top_n, ids, lps, &lse);
+                const double next = p + 1 < t->n_prompt ? (double)logits[t->prompt[p + 1]] - lse
+                                                        : (double)NAN;
+                s->out.scored(s->out.ctx, t, p, next, t->rules.top_n, ids, lps);
+            }
+        }
+        from += n;
+    }
+}
+
+/* The last shard: what became of each span. */
+static void finish(struct gm_shard *s)
+{
+    const size_t d = (size_t)gm_slice_config(s->slice)->d_model;
+    for (int32_t i = 0; i < st.n; i++) {
+        const struct gm_work *w = st.live[i];
+        struct gm_ticket *t = st.owner[i];
+        if (!t)
+            continue;
+        if (t->score) {
+            score(s, t, &st.spans[i]);
+        } else if (w->last) {
+            const float *row = s->hidden + (size_t)(st.spans[i].row + w->n - 1) * d;
+            gm_slice_head(s->slice, row, 1, t->logits);
+            t->logits_pos = w->pos + w->n - 1;
+            if (s->kernels->all_finite(t->logits, (size_t)gm_slice_config(s->slice)->vocab)) {
+                choose(s, t, t->logits_pos, wanted(&t->rules));
+            } else {
+                struct gm_err err = GM_ERR_NONE;
+                gm_fail(&err, GM_DATA_LOSS, "the output head gave a number that is not finite");
+                fault(s, t, &err);
+            }
+        }
+        if (!w->decode)
+            s->out.chunk_done(s->out.ctx, t, w->pos);
+    }
+}
+
+/* Not the last: rows of works with the same next process go in one message. */
+static void hand_on(struct gm_shard *s)
+{
+    const size_t d = (size_t)gm_slice_config(s->slice)->d_model;
+    for (int32_t from = 0; from < st.n;) {
+        int32_t to = from;
+        while (to < st.n && st.owner[to] && st.owner[from] &&
+               st.owner[to]->next == st.owner[from]->next)
+            to++;
+        if (to == from) { /* a span that faulted */
+            from++;
+            continue;
+        }
+        s->out.hidden(s->out.ctx, st.owner[from]->next, (const struct gm_work *const *)&st.live[from],
+                      to - from, s->hidden + (size_t)st.spans[from].row * d);
+        from = to;
+    }
+}
+
+void gm_shard_step(struct gm_shard *s, bool *more)
+{
+    st.n_works = gm_shard_form(s, st.works, more);
+    gather(s);
+    if (st.n > 0) {
+        struct gm_err err = GM_ERR_NONE;
+        int32_t bad = -1;
+        struct gm_batch batch = { .spans = st.spans,
+                                  .n_spans = st.n,
+                                  .rows = st.rows,
+                                  .hidden = s->hidden,
+                                  .progress = &s->progress };
+        if (gm_slice_blocks(s->slice, &batch, &bad, &err) != GM_OK && bad >= 0 && bad < st.n) {
+            fault(s, st.owner[bad], &err);
+            st.owner[bad] = NULL;
+        }
+        for (int32_t i = 0; i < st.n; i++)
+            s->decoded += st.live[i]->decode ? 1 : 0;
+        if (s->is_last)
+            finish(s);
+        else
+            hand_on(s);
+    }
+    for (int32_t i = 0; i < st.n_works; i++)
+        gm_work_free(&st.works[i]);
+}
