@@ -12,7 +12,7 @@
 #include "kernels/kernels.h"
 
 /* The seven linear maps of a block; adapters name them too. */
-enum gm_map { GM_MAP_Q, GM_MAP_K, GM_MAP_V, GM_MAP_O, GM_MAP_GATE, GM_MAP_UP, GM_MAP_DOWN, GM_MAPS };
+enum gm_map_kind { GM_MAP_Q, GM_MAP_K, GM_MAP_V, GM_MAP_O, GM_MAP_GATE, GM_MAP_UP, GM_MAP_DOWN, GM_MAPS };
 
 struct gm_layer {
     struct gm_mat map[GM_MAPS];
@@ -45,6 +45,6 @@ enum gm_status gm_weights_bind(struct gm_weights *w, const struct gm_gguf *g,
 void gm_weights_close(struct gm_weights *w);
 
 /* "blk.3.attn_q.weight" part names for messages: "attn_q". */
-const char *gm_map_name(enum gm_map map);
+const char *gm_map_name(enum gm_map_kind map);
 
 #endif
