@@ -9,18 +9,29 @@
 
 #include "kernels/cpu/vec_float.h"
 
+enum { ROWS_AT_ONCE = 4 }; /* what the registers hold, with 4 outputs each */
+
 void gm_avx512_linear_float(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                             int32_t rows, int32_t out_begin, int32_t out_end)
 {
+    const struct gm_float_tile f = {
+        .y = y,
+        .y_stride = y_stride,
+        .w = w->data,
+        .w_stride = w->row_bytes,
+        .act = act,
+        .act_stride = gm_act_layout(w->cols).bytes,
+        .cols = (size_t)w->cols,
+    };
     switch (w->type) {
     case GM_TYPE_F32:
-        gm_linear_float(GM_TYPE_F32, 4, y, y_stride, w, act, rows, out_begin, out_end);
+        gm_linear_float(GM_TYPE_F32, ROWS_AT_ONCE, f, rows, out_begin, out_end);
         break;
     case GM_TYPE_F16:
-        gm_linear_float(GM_TYPE_F16, 4, y, y_stride, w, act, rows, out_begin, out_end);
+        gm_linear_float(GM_TYPE_F16, ROWS_AT_ONCE, f, rows, out_begin, out_end);
         break;
     default:
-        gm_linear_float(GM_TYPE_BF16, 4, y, y_stride, w, act, rows, out_begin, out_end);
+        gm_linear_float(GM_TYPE_BF16, ROWS_AT_ONCE, f, rows, out_begin, out_end);
         break;
     }
 }

@@ -16,7 +16,7 @@
 
 enum {
     PANEL_BLOCK = GM_LANES * GM_QK,
-    FAR_GROUPS = 4, /* groups from the next one to the one fetched into the second-level cache */
+    FAR_GROUPS = 16 / GM_LANES, /* from the next group to the one fetched into the second level */
 };
 
 /* What a kernel reads of one activation row. */
@@ -128,12 +128,13 @@ GM_INLINE void unpack_chunk(struct chunk *c, enum gm_type t, const struct gm_gro
     }
 }
 
-/* Dwords [k0, k1) of one block for `rows` rows: isum[r] += panel . q */
+/* Sub-block u of one block for `rows` rows: isum[r] += panel . q */
 GM_INLINE void tile_dots(enum gm_type t, gm_qi *isum, const uint8_t *panel, const int8_t *q,
-                         size_t act_stride, int rows, int k0, int k1)
+                         size_t act_stride, int rows, int u)
 {
+    const int dwords = GM_QK / 4 / gm_quant_subs(t);
 #pragma GCC unroll 8
-    for (int k = k0; k < k1; k++) {
+    for (int k = u * dwords; k < (u + 1) * dwords; k++) {
         gm_qi w = gm_qi_load(panel + 4 * GM_LANES * k);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
@@ -167,8 +168,7 @@ GM_INLINE void tile(enum gm_type t, int rows, float *y, size_t y_stride, const s
             for (int r = 0; r < rows; r++) {
                 isum[r] = gm_qi_offset(t, neg[(size_t)r * stride4 + (size_t)(b * subs + u)]);
             }
-            tile_dots(t, isum, c->panel + i * PANEL_BLOCK, a.q + b * GM_QK, at->bytes, rows,
-                      u * 8 / subs, (u + 1) * 8 / subs);
+            tile_dots(t, isum, c->panel + i * PANEL_BLOCK, a.q + b * GM_QK, at->bytes, rows, u);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
                 float d = a.d[(size_t)r * stride4 + (size_t)b];
@@ -188,7 +188,14 @@ GM_INLINE void tile(enum gm_type t, int rows, float *y, size_t y_stride, const s
     }
 }
 
-GM_INLINE void prefill(enum gm_type t, float *y, size_t y_stride, const struct gm_mat *w,
+/* Where results go: y[r * stride + o]. */
+struct outputs {
+    float *y;
+    size_t stride;
+};
+
+/* Many rows. */
+GM_INLINE void prefill(enum gm_type t, struct outputs dst, const struct gm_mat *w,
                        const uint8_t *act, int32_t rows, int32_t begin, int32_t end)
 {
     const struct gm_act at = gm_act_layout(w->cols);
@@ -200,26 +207,26 @@ GM_INLINE void prefill(enum gm_type t, float *y, size_t y_stride, const struct g
             int32_t left = at.blocks - c.b0;
             c.blocks = left < GM_CHUNK_BLOCKS ? left : GM_CHUNK_BLOCKS;
             unpack_chunk(&c, t, &g);
-            float *out = y + g.out;
+            float *out = dst.y + g.out;
             const uint8_t *row = act;
             int32_t r = rows;
             if (GM_TILE_ROWS == 8) {
-                for (; r >= 8; r -= 8, out += 8 * y_stride, row += 8 * at.bytes) {
-                    tile(t, 8, out, y_stride, &c, row, &at);
+                for (; r >= 8; r -= 8, out += 8 * dst.stride, row += 8 * at.bytes) {
+                    tile(t, 8, out, dst.stride, &c, row, &at);
                 }
             }
             for (; r >= 4; r -= 4) {
-                tile(t, 4, out, y_stride, &c, row, &at);
-                out += 4 * y_stride;
+                tile(t, 4, out, dst.stride, &c, row, &at);
+                out += 4 * dst.stride;
                 row += 4 * at.bytes;
             }
             if (r & 2) {
-                tile(t, 2, out, y_stride, &c, row, &at);
-                out += 2 * y_stride;
+                tile(t, 2, out, dst.stride, &c, row, &at);
+                out += 2 * dst.stride;
                 row += 2 * at.bytes;
             }
             if (r & 1) {
-                tile(t, 1, out, y_stride, &c, row, &at);
+                tile(t, 1, out, dst.stride, &c, row, &at);
             }
         }
         o = g.next;
@@ -243,7 +250,7 @@ GM_INLINE void prefill(enum gm_type t, float *y, size_t y_stride, const struct g
         if (rows == 1) {                                                                           \
             decode(GM_TYPE_##T, y, w, act, begin, end);                                            \
         } else {                                                                                   \
-            prefill(GM_TYPE_##T, y, y_stride, w, act, rows, begin, end);                           \
+            prefill(GM_TYPE_##T, (struct outputs){ y, y_stride }, w, act, rows, begin, end);       \
         }                                                                                          \
     }
 QUANT_TYPES(DEFINE)

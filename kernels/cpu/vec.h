@@ -28,10 +28,16 @@ GM_INLINE gm_vf gm_vf_load(const void *p)
 {
     return _mm512_loadu_ps(p);
 }
+/* Bits of the first n (1..16) lanes. */
+GM_INLINE gm_vm gm_vm_first(size_t n)
+{
+    uint32_t bits = n >= GM_VF ? 0xffffu : (1u << n) - 1u;
+    return (gm_vm)bits;
+}
 /* The first n (1..16) floats; zeros above. */
 GM_INLINE gm_vf gm_vf_load_n(const void *p, size_t n)
 {
-    return n >= GM_VF ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+    return _mm512_maskz_loadu_ps(gm_vm_first(n), p);
 }
 GM_INLINE void gm_vf_store(void *p, gm_vf v)
 {
@@ -39,7 +45,7 @@ GM_INLINE void gm_vf_store(void *p, gm_vf v)
 }
 GM_INLINE void gm_vf_store_n(void *p, gm_vf v, size_t n)
 {
-    _mm512_mask_storeu_ps(p, n >= GM_VF ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u), v);
+    _mm512_mask_storeu_ps(p, gm_vm_first(n), v);
 }
 GM_INLINE gm_vf gm_vf_add(gm_vf a, gm_vf b)
 {
@@ -114,6 +120,16 @@ GM_INLINE gm_vf gm_vf_from_f16(const void *p)
 GM_INLINE void gm_vf_to_f16(void *p, gm_vf v)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+/* Round to nearest even; a NaN is made quiet. */
+GM_INLINE void gm_vf_to_bf16(void *p, gm_vf v)
+{
+    __m512i u = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, odd), _mm512_set1_epi32(0x7fff));
+    __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+    up = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+    _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {
@@ -277,6 +293,21 @@ GM_INLINE void gm_vf_to_f16(void *p, gm_vf v)
     uint8_t *b = p;
     _mm_storeu_si128((void *)b, _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128((void *)(b + 16), _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+GM_INLINE __m256i gm_bf16_8(__m256 v)
+{
+    __m256i u = _mm256_castps_si256(v);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i up = _mm256_add_epi32(_mm256_add_epi32(u, odd), _mm256_set1_epi32(0x7fff));
+    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(up, quiet, nan), 16);
+}
+/* Round to nearest even; a NaN is made quiet. */
+GM_INLINE void gm_vf_to_bf16(void *p, gm_vf v)
+{
+    __m256i both = _mm256_packus_epi32(gm_bf16_8(v.lo), gm_bf16_8(v.hi));
+    _mm256_storeu_si256(p, _mm256_permute4x64_epi64(both, 0xd8));
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {

@@ -61,9 +61,19 @@ GM_INLINE struct gm_att_run gm_att_run(const struct gm_attend *a, int32_t pos, i
     return run;
 }
 
+/* The heads worked on together: all of one kv head. */
+struct gm_att_group {
+    const float *q;
+    float *out;
+    float *scores; /* one row of `stride` floats per head */
+    size_t stride;
+    int32_t dim;
+    int32_t kv_head;
+};
+
 /* Scores of `keys` neighbouring positions for `heads` heads; both constants where inlined. */
-GM_INLINE void gm_att_score(enum gm_kv_type t, int heads, int keys, float *scores, size_t stride,
-                            const float *q, int32_t dim, const struct gm_att_run *run, int32_t j)
+GM_INLINE void gm_att_score(enum gm_kv_type t, int heads, int keys, const struct gm_att_group *g,
+                            const struct gm_att_run *run, int32_t j)
 {
     gm_vf acc[2][GM_ATT_HEADS];
 #pragma GCC unroll 8
@@ -74,7 +84,7 @@ GM_INLINE void gm_att_score(enum gm_kv_type t, int heads, int keys, float *score
         }
     }
     const uint8_t *key = run->vec + (size_t)j * run->stride;
-    for (int32_t i = 0; i < dim; i += GM_VF) {
+    for (int32_t i = 0; i < g->dim; i += GM_VF) {
         gm_vf x[2];
 #pragma GCC unroll 8
         for (int k = 0; k < keys; k++) {
@@ -82,7 +92,7 @@ GM_INLINE void gm_att_score(enum gm_kv_type t, int heads, int keys, float *score
         }
 #pragma GCC unroll 8
         for (int h = 0; h < heads; h++) {
-            gm_vf w = gm_vf_load(q + (size_t)h * (size_t)dim + i);
+            gm_vf w = gm_vf_load(g->q + (size_t)h * (size_t)g->dim + i);
 #pragma GCC unroll 8
             for (int k = 0; k < keys; k++) {
                 acc[k][h] = gm_vf_fma(w, x[k], acc[k][h]);
@@ -93,22 +103,22 @@ GM_INLINE void gm_att_score(enum gm_kv_type t, int heads, int keys, float *score
     for (int k = 0; k < keys; k++) {
 #pragma GCC unroll 8
         for (int h = 0; h < heads; h++) {
-            scores[(size_t)h * stride + (size_t)(run->at + j + k)] = gm_vf_sum(acc[k][h]);
+            g->scores[(size_t)h * g->stride + (size_t)(run->at + j + k)] = gm_vf_sum(acc[k][h]);
         }
     }
 }
 
-GM_INLINE void gm_att_scores(enum gm_kv_type t, int heads, float *scores, size_t stride,
-                             const float *q, const struct gm_attend *a, int32_t kv_head)
+GM_INLINE void gm_att_scores(enum gm_kv_type t, int heads, const struct gm_att_group *g,
+                             const struct gm_attend *a)
 {
     for (int32_t pos = a->first; pos <= a->last;) {
-        struct gm_att_run run = gm_att_run(a, pos, kv_head, a->kv.k_off);
+        struct gm_att_run run = gm_att_run(a, pos, g->kv_head, a->kv.k_off);
         int32_t j = 0;
         for (; j + 2 <= run.count; j += 2) {
-            gm_att_score(t, heads, 2, scores, stride, q, a->kv.head_dim, &run, j);
+            gm_att_score(t, heads, 2, g, &run, j);
         }
         if (j < run.count) {
-            gm_att_score(t, heads, 1, scores, stride, q, a->kv.head_dim, &run, j);
+            gm_att_score(t, heads, 1, g, &run, j);
         }
         pos += run.count;
     }
@@ -148,9 +158,8 @@ static inline float gm_att_softmax(float *scores, int32_t n, float cap)
 }
 
 /* out[h][i..i + 16 vecs) += sum over the run of weight * value; heads, vecs constants. */
-GM_INLINE void gm_att_values(enum gm_kv_type t, int heads, int vecs, float *out, int32_t dim,
-                             const float *weights, size_t stride, const struct gm_att_run *run,
-                             int32_t i)
+GM_INLINE void gm_att_values(enum gm_kv_type t, int heads, int vecs, const struct gm_att_group *g,
+                             const struct gm_att_run *run, int32_t i)
 {
     gm_vf acc[GM_ATT_HEADS][GM_ATT_DIMS];
 #pragma GCC unroll 8
@@ -161,7 +170,7 @@ GM_INLINE void gm_att_values(enum gm_kv_type t, int heads, int vecs, float *out,
         }
     }
     const uint8_t *value = run->vec;
-    const float *w = weights + run->at;
+    const float *w = g->scores + run->at;
     for (int32_t j = 0; j < run->count; j++, value += run->stride) {
         gm_vf x[GM_ATT_DIMS];
 #pragma GCC unroll 8
@@ -170,7 +179,7 @@ GM_INLINE void gm_att_values(enum gm_kv_type t, int heads, int vecs, float *out,
         }
 #pragma GCC unroll 8
         for (int h = 0; h < heads; h++) {
-            gm_vf p = gm_vf_set1(w[(size_t)h * stride + (size_t)j]);
+            gm_vf p = gm_vf_set1(w[(size_t)h * g->stride + (size_t)j]);
 #pragma GCC unroll 8
             for (int v = 0; v < vecs; v++) {
                 acc[h][v] = gm_vf_fma(p, x[v], acc[h][v]);
@@ -181,7 +190,7 @@ GM_INLINE void gm_att_values(enum gm_kv_type t, int heads, int vecs, float *out,
     for (int h = 0; h < heads; h++) {
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) {
-            float *o = out + (size_t)h * (size_t)dim + (size_t)(i + v * GM_VF);
+            float *o = g->out + (size_t)h * (size_t)g->dim + (size_t)(i + v * GM_VF);
             gm_vf_store(o, gm_vf_add(gm_vf_load(o), acc[h][v]));
         }
     }
@@ -193,29 +202,32 @@ GM_INLINE void gm_att_heads(enum gm_kv_type t, int heads, int vecs, const struct
 {
     const int32_t dim = a->kv.head_dim;
     const int32_t n = a->last - a->first + 1;
-    const size_t stride = GM_ATTEND_SCRATCH(1, n);
-    const size_t floats = (size_t)heads * (size_t)dim;
-    float *out = a->out + (size_t)head * (size_t)dim;
-    float *scores = a->scratch;
+    const size_t at = (size_t)head * (size_t)dim;
+    const struct gm_att_group g = { .q = a->q + at,
+                                    .out = a->out + at,
+                                    .scores = a->scratch,
+                                    .stride = GM_ATTEND_SCRATCH(1, n),
+                                    .dim = dim,
+                                    .kv_head = kv_head };
     float inverse[GM_ATT_HEADS];
-    gm_att_scores(t, heads, scores, stride, a->q + (size_t)head * (size_t)dim, a, kv_head);
+    gm_att_scores(t, heads, &g, a);
     for (int h = 0; h < heads; h++) {
-        inverse[h] = gm_att_softmax(scores + (size_t)h * stride, n, a->softcap);
+        inverse[h] = gm_att_softmax(g.scores + (size_t)h * g.stride, n, a->softcap);
     }
-    memset(out, 0, floats * sizeof *out);
+    memset(g.out, 0, (size_t)heads * (size_t)dim * sizeof *g.out);
     for (int32_t pos = a->first; pos <= a->last;) {
         struct gm_att_run run = gm_att_run(a, pos, kv_head, a->kv.v_off);
         int32_t i = 0;
         for (; i + vecs * GM_VF <= dim; i += vecs * GM_VF) {
-            gm_att_values(t, heads, vecs, out, dim, scores, stride, &run, i);
+            gm_att_values(t, heads, vecs, &g, &run, i);
         }
         for (; i < dim; i += GM_VF) {
-            gm_att_values(t, heads, 1, out, dim, scores, stride, &run, i);
+            gm_att_values(t, heads, 1, &g, &run, i);
         }
         pos += run.count;
     }
     for (int h = 0; h < heads; h++) {
-        float *o = out + (size_t)h * (size_t)dim;
+        float *o = g.out + (size_t)h * (size_t)dim;
         for (int32_t i = 0; i < dim; i += GM_VF) {
             gm_vf_store(o + i, gm_vf_mul(gm_vf_load(o + i), gm_vf_set1(inverse[h])));
         }

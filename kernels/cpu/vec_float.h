@@ -9,7 +9,11 @@
 
 #include "kernels/cpu/vec.h"
 
-enum { GM_FLOAT_OUTS = 4, GM_FLOAT_ROWS = 4 };
+enum {
+    GM_FLOAT_OUTS = 4,
+    GM_FLOAT_ROWS = 4,
+    GM_FLOAT_FAR = 32, /* weight rows ahead that are fetched into the second-level cache */
+};
 
 GM_INLINE gm_vf gm_weights(enum gm_type t, const uint8_t *p)
 {
@@ -60,6 +64,10 @@ GM_INLINE void gm_float_tile(enum gm_type t, int outs, int rows, const struct gm
 #pragma GCC unroll 4
         for (int o = 0; o < outs; o++) {
             const uint8_t *p = f->w + (size_t)o * f->w_stride + i * size;
+            if (rows == 1) {
+                _mm_prefetch((const char *)(p + GM_FLOAT_OUTS * f->w_stride), _MM_HINT_T0);
+                _mm_prefetch((const char *)(p + GM_FLOAT_FAR * f->w_stride), _MM_HINT_T1);
+            }
             w[o] = left >= GM_VF ? gm_weights(t, p) : gm_weights_n(t, p, left);
         }
 #pragma GCC unroll 4
@@ -100,28 +108,22 @@ GM_INLINE void gm_float_rows(enum gm_type t, int outs, int most, struct gm_float
     }
 }
 
-/* y[r][o] for o in [begin, end); contract of linear() in kernels.h. */
-GM_INLINE void gm_linear_float(enum gm_type t, int most, float *y, size_t y_stride,
-                               const struct gm_mat *w, const void *act, int32_t rows, int32_t begin,
-                               int32_t end)
+/* y[r][o] for o in [begin, end) of one tile description whose y and w are those of output 0. */
+GM_INLINE void gm_linear_float(enum gm_type t, int most, struct gm_float_tile f, int32_t rows,
+                               int32_t begin, int32_t end)
 {
-    struct gm_float_tile f = {
-        .y_stride = y_stride,
-        .w_stride = w->row_bytes,
-        .act = act,
-        .act_stride = gm_act_layout(w->cols).bytes,
-        .cols = (size_t)w->cols,
-    };
+    f.y += begin;
+    f.w += (size_t)begin * f.w_stride;
     for (int32_t o = begin; o < end;) {
-        f.y = y + o;
-        f.w = (const uint8_t *)w->data + (size_t)o * w->row_bytes;
-        if (end - o >= GM_FLOAT_OUTS) {
+        int32_t outs = end - o >= GM_FLOAT_OUTS ? GM_FLOAT_OUTS : 1;
+        if (outs == GM_FLOAT_OUTS) {
             gm_float_rows(t, GM_FLOAT_OUTS, most, f, rows);
-            o += GM_FLOAT_OUTS;
         } else {
             gm_float_rows(t, 1, most, f, rows);
-            o++;
         }
+        f.y += outs;
+        f.w += (size_t)outs * f.w_stride;
+        o += outs;
     }
 }
 

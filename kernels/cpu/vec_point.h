@@ -106,9 +106,8 @@ GM_INLINE void gm_vec_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_
         }
         break;
     case GM_KV_BF16:
-        for (int32_t i = 0; i < n; i++) {
-            uint16_t h = gm_f32_to_bf16(x[i]);
-            memcpy(out + 2 * (size_t)i, &h, sizeof h);
+        for (int32_t i = 0; i < n; i += GM_VF) {
+            gm_vf_to_bf16(out + 2 * (size_t)i, gm_vf_load(x + i));
         }
         break;
     case GM_KV_Q8:
