@@ -1,0 +1,155 @@
+/* head.c - from a row of logits to candidates: penalties, biases, bans, top K, log-sum-exps.
+ *
+ * Owns:      the sparse change of a row and its exact undoing.
+ * Does not:  draw a token (services/sampler) or compute logits (embed.c).
+ * How:       a hash table holds the ids whose logits change, each with its old value and its count
+ *            among the output; small tables stand on the stack, larger ones on the heap.
+ */
+#include "common/model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STACK_SLOTS = 1024, NO_ID = -1 };
+
+/* One changed id. */
+struct change {
+    int32_t id;       /* NO_ID: empty slot */
+    uint32_t outputs; /* how often it stands in the output */
+    bool seen;        /* in prompt or output */
+    float old;
+};
+
+struct changes {
+    struct change *slot;
+    uint32_t slots; /* a power of two, at least twice the ids */
+    float *logits;
+    int32_t vocab;
+};
+
+/* The slot of `id`, made with the logit of now if it is new; NULL for ids that are no row. */
+static struct change *change_of(struct changes *c, int32_t id)
+{
+    if (id < 0 || id >= c->vocab)
+        return NULL;
+    uint32_t at = (uint32_t)id * 2654435769u; /* Fibonacci hashing */
+    for (at = (at ^ at >> 16) & (c->slots - 1); c->slot[at].id != id;
+         at = (at + 1) & (c->slots - 1))
+        if (c->slot[at].id == NO_ID) {
+            c->slot[at] = (struct change){ .id = id, .old = c->logits[id] };
+            break;
+        }
+    return &c->slot[at];
+}
+
+static bool counts_ids(const struct gm_adjust *a)
+{
+    return a->repeat_penalty != 1.0f || a->presence != 0.0f || a->frequency != 0.0f;
+}
+
+/* Repetition (a positive logit is divided, a negative one multiplied), then presence and frequency
+ * of output ids, for each id once. */
+static void apply_penalties(struct changes *c, const struct gm_adjust *a)
+{
+    for (int32_t i = 0; i < a->n_ids; i++) {
+        struct change *x = change_of(c, a->ids[i]);
+        if (!x)
+            continue;
+        x->seen = true;
+        x->outputs += i >= a->prompt_len;
+    }
+    for (uint32_t i = 0; i < c->slots; i++) {
+        const struct change *x = &c->slot[i];
+        if (x->id == NO_ID || !x->seen)
+            continue;
+        float *logit = &c->logits[x->id];
+        if (a->repeat_penalty != 1.0f)
+            *logit = *logit > 0.0f ? *logit / a->repeat_penalty : *logit * a->repeat_penalty;
+        if (x->outputs > 0)
+            *logit -= a->presence + a->frequency * (float)x->outputs;
+    }
+}
+
+static void apply(struct changes *c, const struct gm_adjust *a)
+{
+    if (counts_ids(a))
+        apply_penalties(c, a);
+    for (int32_t i = 0; i < a->n_bias; i++)
+        if (change_of(c, a->bias_ids[i]))
+            c->logits[a->bias_ids[i]] += a->bias_values[i];
+    for (int32_t i = 0; i < a->n_banned; i++)
+        if (change_of(c, a->banned[i]))
+            c->logits[a->banned[i]] = -INFINITY;
+}
+
+static void undo(const struct changes *c)
+{
+    for (uint32_t i = 0; i < c->slots; i++)
+        if (c->slot[i].id != NO_ID)
+            memcpy(&c->logits[c->slot[i].id], &c->slot[i].old, sizeof(float));
+}
+
+/* Slots for all ids that may change; 0 if none can. */
+static uint32_t slots_for(const struct gm_adjust *a, int32_t vocab)
+{
+    int64_t n = (int64_t)a->n_bias + a->n_banned + (counts_ids(a) ? a->n_ids : 0);
+    n = n < vocab ? n : vocab;
+    uint32_t slots = 2;
+    while (slots < 2 * (uint64_t)n)
+        slots *= 2;
+    return n > 0 ? slots : 0;
+}
+
+static void choose(const struct gm_kernels *k, const float *logits, int32_t vocab, float inv_t,
+                   struct gm_candidates *out)
+{
+    out->lse_t = k->logsumexp(logits, (size_t)vocab, inv_t);
+    out->k = k->top_k(out->ids, out->logits, logits, vocab, out->k);
+    while (out->k > 0 && out->logits[out->k - 1] == -INFINITY)
+        out->k--; /* forbidden tokens are no candidates */
+}
+
+/* k = 0 candidates come back where all tokens are forbidden or NaN, or where memory for more than
+ * STACK_SLOTS changes cannot be had. */
+void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
+                    const struct gm_adjust *adjust, float temperature, struct gm_candidates *out)
+{
+    const float inv_t = temperature > 0.0f ? 1.0f / temperature : 1.0f;
+    struct change on_stack[STACK_SLOTS];
+    struct changes c = { on_stack, slots_for(adjust, vocab), logits, vocab };
+    out->lse_raw = k->logsumexp(logits, (size_t)vocab, 1.0f);
+    if (out->k > GM_TOPK_MAX)
+        out->k = GM_TOPK_MAX;
+    if (c.slots > STACK_SLOTS)
+        c.slot = malloc(c.slots * sizeof *c.slot);
+    if (!c.slot) {
+        out->k = 0;
+        out->lse_t = -INFINITY;
+        return;
+    }
+    for (uint32_t i = 0; i < c.slots; i++)
+        c.slot[i].id = NO_ID;
+    if (c.slots > 0)
+        apply(&c, adjust);
+    choose(k, logits, vocab, inv_t, out);
+    undo(&c);
+    for (int32_t i = 0; i < out->k; i++)
+        out->raw[i] = logits[out->ids[i]];
+    if (c.slot != on_stack)
+        free(c.slot);
+}
+
+void gm_head_logprobs(const struct gm_kernels *k, const float *logits, int32_t vocab, int32_t n,
+                      int32_t *ids, double *logprobs, double *lse)
+{
+    float values[GM_TOPK_MAX];
+    *lse = k->logsumexp(logits, (size_t)vocab, 1.0f);
+    int32_t got =
+        n > 0 ? k->top_k(ids, values, logits, vocab, n < GM_TOPK_MAX ? n : GM_TOPK_MAX) : 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (i >= got)
+            ids[i] = NO_ID;
+        logprobs[i] = i < got ? (double)values[i] - *lse : -INFINITY;
+    }
+}
