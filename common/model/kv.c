@@ -426,9 +426,9 @@ static const char *check_seq(const struct gm_kv *kv, const struct gm_kv_seq *seq
             return "a page of the global layers has two owners or is none";
     if (kv->local.layers == 0)
         return NULL;
+    const int32_t ahead = seq->reserved > seq->len ? pages_for(seq->reserved) : 0;
     if (seq->local_end != pages || seq->local_first > seq->local_end ||
-        local_taken(seq) < least(pages_for(seq->reserved), kv->local_cap) ||
-        local_taken(seq) > kv->local_cap)
+        local_taken(seq) < least(ahead, kv->local_cap) || local_taken(seq) > kv->local_cap)
         return "a sequence's local pages do not cover its window";
     for (int32_t i = 0; i < seq->cap; i++) {
         bool live = i >= seq->local_first && i < seq->local_end;

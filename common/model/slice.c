@@ -158,12 +158,12 @@ static enum gm_status scratch_open(struct gm_slice *s, int threads, struct gm_er
 /* ---- opening ----------------------------------------------------------------------------------
  */
 
-static enum gm_status check_memory(const struct gm_slice *s, int threads, struct gm_err *err)
+static enum gm_status check_memory(struct gm_slice *s, int threads, struct gm_err *err)
 {
     struct part part[PARTS_MAX];
     int n = 0;
     uint64_t scratch = 0, free_bytes = 0;
-    scratch_parts((struct gm_slice *)(uintptr_t)s, threads, part, &n);
+    scratch_parts(s, threads, part, &n);
     for (int i = 0; i < n; i++)
         scratch += lines(part[i].bytes);
     const uint64_t cache = gm_kv_bytes(s->kv);
@@ -184,7 +184,7 @@ static enum gm_status check_memory(const struct gm_slice *s, int threads, struct
 
 static void write_numerics(struct gm_slice *s, enum gm_kv_type type)
 {
-    char adapter[GM_ERR_TEXT_MAX] = "none";
+    char adapter[2 * sizeof(uint64_t) + 1] = "none";
     if (s->lora)
         snprintf(adapter, sizeof adapter, "%016" PRIx64, s->lora->identity);
     snprintf(s->numerics, sizeof s->numerics, "%.32s/%s/%016" PRIx64 "/%.16s", s->k->id,
