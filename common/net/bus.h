@@ -51,6 +51,7 @@ struct gm_msg {
     struct gm_peer *peer;
     void *frames[4];           /* private */
     int n_frames;
+    void *copy;                /* private: an aligned copy of the payload */
 };
 
 /* Waits until something arrived, an extra descriptor is ready, or timeout_ms passed (-1: for ever;

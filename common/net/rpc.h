@@ -29,6 +29,12 @@ uint64_t gm_rpc_call(struct gm_rpc *rpc, struct gm_peer *peer, const char *metho
 void gm_rpc_credit(struct gm_rpc *rpc, uint64_t call, uint32_t credit);
 void gm_rpc_cancel(struct gm_rpc *rpc, uint64_t call); /* sends CANCEL; answer gets CANCELLED */
 
+/* Asks whether the server still knows the call; the PONG is remembered. */
+void gm_rpc_ping(struct gm_rpc *rpc, uint64_t call);
+/* Monotonic ms of the last PONG for the call (of the call's start before any); *boot: the server that sent it (0: none yet);
+ * *lost: the server does not know the call. Unknown calls give 0 and lost. */
+int64_t gm_rpc_last_pong_ms(const struct gm_rpc *rpc, uint64_t call, uint64_t *boot, bool *lost);
+
 /* ---- server side -------------------------------------------------------------------------------- */
 struct gm_stream; /* one open call of a client: unary (one gm_rpc_reply) or streamed (items, then end) */
 

@@ -1,0 +1,411 @@
+/* bus.c - ZeroMQ by role: see bus.h.
+ *
+ * Owns:      the context, the inbox, the table of peers, the frames of a message.
+ * Does not:  know what a message means (rpc.c, the services' edges).
+ */
+#include "common/net/bus.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "common/base/log.h"
+#include "common/base/sys.h"
+
+enum {
+    PEERS_MAX = 160,         /* outgoing connections of one process */
+    POLL_FDS_MAX = 8,        /* extra descriptors of gm_bus_wait */
+    ENVELOPE_BYTES_MAX = 64 << 10,
+    VERSION = 1,
+    LINGER_MS = 500,
+    RECONNECT_MS = 20,
+    RECONNECT_MAX_MS = 200,
+    SUN_PATH_MAX = 107,      /* bytes of a Unix socket's path */
+};
+
+struct gm_peer {
+    char endpoint[GM_ENDPOINT_MAX];
+    void *sock;
+};
+
+struct gm_bus {
+    void *ctx;
+    void *inbox; /* NULL for a client */
+    struct gm_peer *peers[PEERS_MAX];
+    int n_peers;
+    int turn; /* which socket is asked first next time */
+    uint64_t boot;
+    char identity[64];
+};
+
+/* Options that every socket has. */
+static enum gm_status socket_new(struct gm_bus *bus, int type, void **out, struct gm_err *err)
+{
+    const int hwm = GM_QUEUE_MAX, linger = LINGER_MS, ivl = RECONNECT_MS, ivl_max = RECONNECT_MAX_MS;
+    const int64_t max = GM_MESSAGE_BYTES_MAX;
+    void *s = zmq_socket(bus->ctx, type);
+    if (!s)
+        return gm_fail(err, GM_EXHAUSTED, "no further socket: %s", zmq_strerror(zmq_errno()));
+    zmq_setsockopt(s, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s, ZMQ_RCVHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(s, ZMQ_RECONNECT_IVL, &ivl, sizeof ivl);
+    zmq_setsockopt(s, ZMQ_RECONNECT_IVL_MAX, &ivl_max, sizeof ivl_max);
+    zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &max, sizeof max);
+    *out = s;
+    return GM_OK;
+}
+
+static enum gm_status check_endpoint(const char *endpoint, struct gm_err *err)
+{
+    const size_t len = strlen(endpoint);
+    if (len >= GM_ENDPOINT_MAX)
+        return gm_fail(err, GM_INVALID, "the endpoint %.40s... is longer than %d bytes", endpoint,
+                       GM_ENDPOINT_MAX - 1);
+    if (strncmp(endpoint, "ipc://", 6) == 0 && len - 6 > SUN_PATH_MAX)
+        return gm_fail(err, GM_INVALID,
+                       "the socket path %s is longer than %d bytes; choose a shorter folder",
+                       endpoint + 6, SUN_PATH_MAX);
+    return GM_OK;
+}
+
+static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struct gm_err *err)
+{
+    const int on = 1;
+    enum gm_status rc = check_endpoint(endpoint, err);
+    if (rc == GM_OK)
+        rc = socket_new(bus, ZMQ_ROUTER, &bus->inbox, err);
+    if (rc != GM_OK)
+        return rc;
+    zmq_setsockopt(bus->inbox, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
+    zmq_setsockopt(bus->inbox, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
+    if (zmq_bind(bus->inbox, endpoint) != 0)
+        return gm_fail(err, GM_UNAVAILABLE, "cannot listen on %s: %s", endpoint,
+                       zmq_strerror(zmq_errno()));
+    return GM_OK;
+}
+
+enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char *bind,
+                           struct gm_err *err)
+{
+    struct gm_bus *bus = calloc(1, sizeof *bus);
+    *out = NULL;
+    if (!bus)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for the bus");
+    bus->boot = gm_random_u64();
+    snprintf(bus->identity, sizeof bus->identity, "%.30s-%016llx", identity,
+             (unsigned long long)bus->boot);
+    bus->ctx = zmq_ctx_new();
+    enum gm_status rc =
+        bus->ctx ? GM_OK : gm_fail(err, GM_EXHAUSTED, "no ZeroMQ context can be made");
+    if (rc == GM_OK && bind)
+        rc = bind_inbox(bus, bind, err);
+    if (rc != GM_OK) {
+        gm_bus_close(&bus);
+        return rc;
+    }
+    *out = bus;
+    return GM_OK;
+}
+
+void gm_bus_close(struct gm_bus **bus)
+{
+    struct gm_bus *b = *bus;
+    if (!b)
+        return;
+    for (int i = 0; i < b->n_peers; i++) {
+        zmq_close(b->peers[i]->sock);
+        free(b->peers[i]);
+    }
+    if (b->inbox)
+        zmq_close(b->inbox);
+    if (b->ctx)
+        while (zmq_ctx_term(b->ctx) != 0 && zmq_errno() == EINTR)
+            ;
+    free(b);
+    *bus = NULL;
+}
+
+uint64_t gm_bus_boot(const struct gm_bus *bus)
+{
+    return bus->boot;
+}
+
+struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err)
+{
+    for (int i = 0; i < bus->n_peers; i++)
+        if (strcmp(bus->peers[i]->endpoint, endpoint) == 0)
+            return bus->peers[i];
+    if (check_endpoint(endpoint, err) != GM_OK)
+        return NULL;
+    if (bus->n_peers == PEERS_MAX) {
+        gm_fail(err, GM_EXHAUSTED, "this process has %d connections already", PEERS_MAX);
+        return NULL;
+    }
+    struct gm_peer *p = calloc(1, sizeof *p);
+    if (!p || socket_new(bus, ZMQ_DEALER, &p->sock, err) != GM_OK) {
+        free(p);
+        return NULL;
+    }
+    snprintf(p->endpoint, sizeof p->endpoint, "%s", endpoint);
+    zmq_setsockopt(p->sock, ZMQ_ROUTING_ID, bus->identity, strlen(bus->identity));
+    if (zmq_connect(p->sock, endpoint) != 0) {
+        gm_fail(err, GM_INVALID, "cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
+        zmq_close(p->sock);
+        free(p);
+        return NULL;
+    }
+    bus->peers[bus->n_peers++] = p;
+    return p;
+}
+
+const char *gm_peer_endpoint(const struct gm_peer *peer)
+{
+    return peer->endpoint;
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------- */
+
+enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
+                           struct gm_err *err)
+{
+    zmq_pollitem_t items[1 + PEERS_MAX + POLL_FDS_MAX];
+    int n = 0;
+    if (bus->inbox)
+        items[n++] = (zmq_pollitem_t){ bus->inbox, 0, ZMQ_POLLIN, 0 };
+    for (int i = 0; i < bus->n_peers; i++)
+        items[n++] = (zmq_pollitem_t){ bus->peers[i]->sock, 0, ZMQ_POLLIN, 0 };
+    const int at = n;
+    for (int i = 0; i < n_fds && i < POLL_FDS_MAX; i++) {
+        const short ev = (short)(((fds[i].events & POLLIN) ? ZMQ_POLLIN : 0) |
+                                 ((fds[i].events & POLLOUT) ? ZMQ_POLLOUT : 0));
+        items[n++] = (zmq_pollitem_t){ NULL, fds[i].fd, ev, 0 };
+    }
+    if (gm_stopping())
+        timeout_ms = 0;
+    if (zmq_poll(items, n, timeout_ms) < 0 && zmq_errno() != EINTR)
+        return gm_fail(err, GM_INTERNAL, "waiting failed: %s", zmq_strerror(zmq_errno()));
+    for (int i = 0; i < n_fds && i < POLL_FDS_MAX; i++) {
+        const short ev = items[at + i].revents;
+        fds[i].revents = (short)(((ev & ZMQ_POLLIN) ? POLLIN : 0) |
+                                 ((ev & ZMQ_POLLOUT) ? POLLOUT : 0) |
+                                 ((ev & ZMQ_POLLERR) ? POLLERR : 0));
+    }
+    return GM_OK;
+}
+
+/* ---- receiving --------------------------------------------------------------------------------- */
+
+void gm_msg_free(struct gm_msg *msg)
+{
+    for (int i = 0; i < msg->n_frames; i++) {
+        zmq_msg_close(msg->frames[i]);
+        free(msg->frames[i]);
+    }
+    if (msg->env)
+        gm__envelope__free_unpacked(msg->env, NULL);
+    free(msg->copy);
+    memset(msg, 0, sizeof *msg);
+}
+
+/* Reads all frames of one message; too many ones are read and dropped. False: nothing there. */
+static bool read_frames(void *sock, struct gm_msg *msg, int most, bool *ok)
+{
+    bool more = true;
+    *ok = true;
+    while (more) {
+        zmq_msg_t *f = malloc(sizeof *f);
+        if (!f)
+            return false;
+        zmq_msg_init(f);
+        if (zmq_msg_recv(f, sock, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(f);
+            free(f);
+            return false;
+        }
+        more = zmq_msg_more(f);
+        if (msg->n_frames < most) {
+            msg->frames[msg->n_frames++] = f;
+        } else {
+            *ok = false;
+            zmq_msg_close(f);
+            free(f);
+        }
+    }
+    return true;
+}
+
+static const void *payload_aligned(struct gm_msg *msg, zmq_msg_t *f)
+{
+    const size_t n = zmq_msg_size(f);
+    void *p = zmq_msg_data(f);
+    if (((uintptr_t)p & 15) == 0)
+        return p;
+    msg->copy = aligned_alloc(16, (n + 15) / 16 * 16 + 16);
+    if (msg->copy)
+        memcpy(msg->copy, p, n);
+    return msg->copy;
+}
+
+/* Takes the frames apart. A sentence says what is wrong with a bad message, else NULL. */
+static const char *parse(struct gm_msg *msg, bool inbox)
+{
+    int i = 0;
+    if (inbox) {
+        const size_t n = zmq_msg_size(msg->frames[0]);
+        if (n > sizeof msg->from)
+            return "a routing id is too long";
+        memcpy(msg->from, zmq_msg_data(msg->frames[0]), n);
+        msg->from_len = (uint8_t)n;
+        i = 1;
+    }
+    if (msg->n_frames < i + 2)
+        return "a message has an envelope and a body";
+    const size_t env_len = zmq_msg_size(msg->frames[i]);
+    if (env_len > ENVELOPE_BYTES_MAX)
+        return "an envelope is too large";
+    msg->env = gm__envelope__unpack(NULL, env_len, zmq_msg_data(msg->frames[i]));
+    if (!msg->env)
+        return "an envelope cannot be read";
+    if (msg->env->version != VERSION)
+        return "another version of the protocol is spoken";
+    msg->body = zmq_msg_data(msg->frames[i + 1]);
+    msg->body_len = zmq_msg_size(msg->frames[i + 1]);
+    if (msg->body_len > GM_BODY_BYTES_MAX)
+        return "the message is larger than the limit of 8 MiB";
+    if (msg->n_frames > i + 2) {
+        msg->payload_len = zmq_msg_size(msg->frames[i + 2]);
+        if (msg->payload_len > GM_PAYLOAD_BYTES_MAX)
+            return "the rows of a message are larger than the limit";
+        msg->payload = payload_aligned(msg, msg->frames[i + 2]);
+        if (!msg->payload)
+            return "no memory for the rows of a message";
+    }
+    return NULL;
+}
+
+/* A bad message that names a call is answered, others are logged. */
+static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
+{
+    static struct gm_log_limit limit = { .burst = 10, .per_ms = 10000 };
+    if (gm_log_pass(&limit, NULL))
+        gm_log(GM_LOG_WARN, "message dropped: %s", why);
+    if (!msg->env || msg->env->kind != GM__KIND__CALL || !msg->from_len)
+        return;
+    Gm__Envelope env = GM__ENVELOPE__INIT;
+    env.kind = GM__KIND__REPLY;
+    env.has_call = 1;
+    env.call = msg->env->call;
+    env.has_status = 1;
+    env.status = GM_INVALID;
+    env.text = (char *)why;
+    gm_bus_answer(bus, msg, &env, NULL, NULL);
+}
+
+bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
+{
+    const int n = bus->n_peers + (bus->inbox ? 1 : 0);
+    for (int i = 0; i < n; i++) {
+        const int at = (bus->turn + i) % n;
+        const bool inbox = at == bus->n_peers;
+        bool ok = true;
+        memset(msg, 0, sizeof *msg);
+        msg->peer = inbox ? NULL : bus->peers[at];
+        if (!read_frames(inbox ? bus->inbox : msg->peer->sock, msg, inbox ? 4 : 3, &ok)) {
+            gm_msg_free(msg);
+            continue;
+        }
+        const char *why = ok ? parse(msg, inbox) : "a message has too many frames";
+        if (!why) {
+            bus->turn = at;
+            return true;
+        }
+        refuse(bus, msg, why);
+        gm_msg_free(msg);
+        i--; /* the same socket may hold a good one */
+    }
+    return false;
+}
+
+void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,
+                    struct gm_err *err)
+{
+    ProtobufCMessage *m = protobuf_c_message_unpack(desc, NULL, msg->body_len, msg->body);
+    if (!m)
+        gm_fail(err, GM_INVALID, "the body is no %s", desc->name);
+    return m;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------- */
+
+static bool frame_of(zmq_msg_t *f, const ProtobufCMessage *m)
+{
+    const size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
+    if (zmq_msg_init_size(f, n) != 0)
+        return false;
+    if (m)
+        protobuf_c_message_pack(m, zmq_msg_data(f));
+    return true;
+}
+
+/* Sends [id] env body [payload]. The first frame decides whether anything is sent. */
+static enum gm_status send_frames(void *sock, const struct gm_msg *to, zmq_msg_t *f, int n,
+                                  struct gm_err *err)
+{
+    if (to && zmq_send(sock, to->from, to->from_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        goto failed;
+    for (int i = 0; i < n; i++)
+        if (zmq_msg_send(&f[i], sock, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0)
+            goto failed;
+    return GM_OK;
+failed:
+    gm_fail(err, GM_UNAVAILABLE, "the peer takes no message now: %s", zmq_strerror(zmq_errno()));
+    for (int i = 0; i < n; i++)
+        zmq_msg_close(&f[i]);
+    return GM_UNAVAILABLE;
+}
+
+static enum gm_status put(struct gm_bus *bus, void *sock, const struct gm_msg *to,
+                          Gm__Envelope *env, const ProtobufCMessage *body, const void *payload,
+                          size_t payload_len, struct gm_err *err)
+{
+    zmq_msg_t f[3];
+    env->version = VERSION;
+    env->has_boot = 1;
+    env->boot = bus->boot;
+    if (!frame_of(&f[0], &env->base) || !frame_of(&f[1], body) ||
+        zmq_msg_init_size(&f[2], payload_len) != 0)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for a message");
+    if (payload_len > 0)
+        memcpy(zmq_msg_data(&f[2]), payload, payload_len);
+    return send_frames(sock, to, f, payload_len > 0 ? 3 : 2, err);
+}
+
+enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,
+                           const ProtobufCMessage *body, const void *payload, size_t payload_len,
+                           struct gm_err *err)
+{
+    return put(bus, to->sock, NULL, env, body, payload, payload_len, err);
+}
+
+enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__Envelope *env,
+                             const ProtobufCMessage *body, struct gm_err *err)
+{
+    if (to->peer)
+        return gm_bus_send(bus, to->peer, env, body, NULL, 0, err);
+    return put(bus, bus->inbox, to, env, body, NULL, 0, err);
+}
+
+enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
+                           const ProtobufCMessage *body, const void *payload, size_t payload_len,
+                           struct gm_err *err)
+{
+    Gm__Envelope env = GM__ENVELOPE__INIT;
+    env.kind = kind;
+    env.has_payload_bytes = payload_len > 0;
+    env.payload_bytes = (uint32_t)payload_len;
+    return gm_bus_send(bus, to, &env, body, payload, payload_len, err);
+}
