@@ -245,6 +245,8 @@ static const struct handler {
 enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct gm_err *err)
 {
     struct gm_shard_service *s = self;
+    if (!s->open)
+        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed);
     for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
         if (handlers[i].kind != msg->env->kind)
             continue;
