@@ -1,0 +1,67 @@
+"""test_kill.py - P4: kill -9 of any process in mid-stream, and the client's bytes stay the same.
+
+Owns:      drills with the real processes, read through a pipe.
+Does not:  long random drills (a later issue).
+"""
+import os
+import signal
+import time
+
+import pytest
+
+PROMPT = "Tell a long story about a lighthouse."
+OPTIONS = ("--seed", "5", "--max-tokens", "160", "--ignore-eos")
+
+
+def stream(line, *more):
+    return line.popen("run", "--stream", *OPTIONS, *more, "--", PROMPT)
+
+
+def undisturbed(line):
+    out, err = stream(line).communicate(timeout=100)
+    assert out, err
+    return out
+
+
+@pytest.mark.timeout_s(170)
+@pytest.mark.parametrize("role", ["shard:0", "shard:1", "sampler", "tokenizer", "orchestrator"])
+def test_stream_goes_on(up, role):
+    line = up("--shards", 2)
+    want = undisturbed(line)
+    child = stream(line)
+    head = child.stdout.read(60)
+    line.kill(role)
+    rest, err = child.communicate(timeout=100)
+    assert child.returncode == 0, err
+    assert head + rest == want
+    line.wait_ready()
+
+
+@pytest.mark.timeout_s(170)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_redis_away(up, how):
+    line = up()
+    want = undisturbed(line)
+    child = stream(line, "--session", "kept")
+    head = child.stdout.read(60)
+    redis = line.pids("redis")[0]
+    os.kill(redis, how)
+    rest, err = child.communicate(timeout=100)
+    assert child.returncode == 0, err
+    assert head + rest == want
+    if how == signal.SIGSTOP:
+        os.kill(redis, signal.SIGCONT)
+    line.wait_ready()
+    time.sleep(1)
+    shown = line.cli("session", "show", "kept", check=True).stdout
+    assert "lighthouse" in shown
+
+
+@pytest.mark.timeout_s(170)
+def test_down_and_up_keeps_the_conversation(up):
+    line = up()
+    first = line.run("My name is Ada.", "--session", "s", "--temperature", 0)
+    line.cli("down", check=True)
+    line.up()
+    second = line.run("What is my name?", "--session", "s", "--temperature", 0)
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"] + 5
