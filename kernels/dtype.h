@@ -32,25 +32,25 @@ enum gm_type {
 enum { GM_QK = 32, GM_QK_K = 256 }; /* elements in a small block and in a super-block */
 
 struct gm_q4_0 {
-    uint16_t d;      /* f16 */
-    uint8_t qs[16];  /* low nibble: element j; high nibble: element j + 16; x = d (q - 8) */
+    uint16_t d;     /* f16 */
+    uint8_t qs[16]; /* low nibble: element j; high nibble: element j + 16; x = d (q - 8) */
 };
 struct gm_q4_1 {
-    uint16_t d, m;   /* f16; x = d q + m */
+    uint16_t d, m; /* f16; x = d q + m */
     uint8_t qs[16];
 };
 struct gm_q5_0 {
-    uint16_t d;      /* f16; x = d (q - 16) */
-    uint8_t qh[4];   /* bit j: fifth bit of element j (little endian u32) */
+    uint16_t d;    /* f16; x = d (q - 16) */
+    uint8_t qh[4]; /* bit j: fifth bit of element j (little endian u32) */
     uint8_t qs[16];
 };
 struct gm_q5_1 {
-    uint16_t d, m;   /* f16; x = d q + m */
+    uint16_t d, m; /* f16; x = d q + m */
     uint8_t qh[4];
     uint8_t qs[16];
 };
 struct gm_q8_0 {
-    uint16_t d;      /* f16; x = d q */
+    uint16_t d; /* f16; x = d q */
     int8_t qs[32];
 };
 struct gm_q4_k {

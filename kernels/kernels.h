@@ -29,10 +29,10 @@ enum {
 
 /* A weight matrix as it lies in the file: `rows` outputs of `cols` inputs. */
 struct gm_mat {
-    const void *data;  /* rows * row_bytes bytes, row-major, possibly only 2-byte aligned */
+    const void *data; /* rows * row_bytes bytes, row-major, possibly only 2-byte aligned */
     enum gm_type type;
-    int32_t rows;      /* outputs */
-    int32_t cols;      /* inputs; a multiple of the type's block */
+    int32_t rows; /* outputs */
+    int32_t cols; /* inputs; a multiple of the type's block */
     size_t row_bytes;
 };
 
@@ -56,14 +56,14 @@ struct gm_kv_view {
 
 /* One query row of attention: all heads of one position. */
 struct gm_attend {
-    const float *q;        /* [heads][head_dim], RoPE applied and already scaled */
-    float *out;            /* [heads][head_dim] */
+    const float *q; /* [heads][head_dim], RoPE applied and already scaled */
+    float *out;     /* [heads][head_dim] */
     struct gm_kv_view kv;
-    int32_t heads;         /* a multiple of kv.kv_heads; head n reads kv head n/(heads/kv_heads) */
-    int32_t first;         /* first visible position (>= 0) */
-    int32_t last;          /* last visible position, included; the row's own position */
-    float softcap;         /* > 0: s = softcap * tanh(s / softcap) before softmax (Gemma 2) */
-    float *scratch;        /* at least GM_ATTEND_SCRATCH(heads, last - first + 1) floats */
+    int32_t heads;  /* a multiple of kv.kv_heads; head n reads kv head n/(heads/kv_heads) */
+    int32_t first;  /* first visible position (>= 0) */
+    int32_t last;   /* last visible position, included; the row's own position */
+    float softcap;  /* > 0: s = softcap * tanh(s / softcap) before softmax (Gemma 2) */
+    float *scratch; /* at least GM_ATTEND_SCRATCH(heads, last - first + 1) floats */
 };
 #define GM_ATTEND_SCRATCH(heads, n) ((size_t)(heads) * (((size_t)(n) + 63) / 64 * 64 + 64))
 
@@ -88,8 +88,10 @@ struct gm_kernels {
     /* y[0..cols) = scale * row `id` of the table (embedding). */
     void (*embed)(float *y, const struct gm_mat *table, int32_t id, float scale);
 
-    /* y = x / sqrt(mean(x^2) + eps) * w, per row of `dim` (w already holds the "+1"). y may be x. */
-    void (*rms_norm)(float *y, const float *x, const float *w, int32_t rows, int32_t dim, float eps);
+    /* y = x / sqrt(mean(x^2) + eps) * w, per row of `dim` (w already holds the "+1"). y may be x.
+     */
+    void (*rms_norm)(float *y, const float *x, const float *w, int32_t rows, int32_t dim,
+                     float eps);
 
     /* h += rms_norm(x, w): the post-norm and the residual in one. */
     void (*rms_norm_add)(float *h, const float *x, const float *w, int32_t rows, int32_t dim,

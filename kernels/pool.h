@@ -1,9 +1,9 @@
 /* pool.h - a fixed team of worker threads: one parallel loop at a time, nothing else.
  *
- * Owns:      the threads, their wake-up (a short bounded spin, then futex: an idle pool uses no CPU),
- *            the same floating-point mode (MXCSR: round to nearest, denormals flushed) in every
- *            worker and in the caller's thread.
- * Does not:  know what is computed; results must not depend on how the range is cut.
+ * Owns:      the threads, their wake-up (a short bounded spin, then futex: an idle pool uses no
+ * CPU), the same floating-point mode (MXCSR: round to nearest, denormals flushed) in every worker
+ * and in the caller's thread. Does not:  know what is computed; results must not depend on how the
+ * range is cut.
  */
 #ifndef GM_KERNELS_POOL_H
 #define GM_KERNELS_POOL_H

@@ -38,16 +38,17 @@ struct gm_sampling {
     float presence_penalty;  /* 0: off; output only */
     float frequency_penalty; /* 0: off; output only, times the count */
     uint64_t seed;
-    int32_t max_tokens;      /* >= 1 */
-    int32_t logprobs;        /* -1: none; n >= 0: the chosen token's and the n best */
-    bool ignore_eos;         /* end tokens may be chosen and do not end the turn */
+    int32_t max_tokens; /* >= 1 */
+    int32_t logprobs;   /* -1: none; n >= 0: the chosen token's and the n best */
+    bool ignore_eos;    /* end tokens may be chosen and do not end the turn */
     uint32_t n_bias;
     struct gm_bias bias[GM_BIAS_MAX];
     uint32_t n_stops;
     struct gm_stop stops[GM_STOPS_MAX];
 };
 
-/* Temperature 1, top-k 64, top-p 0.95, everything else off, max_tokens 1024, no log-probabilities. */
+/* Temperature 1, top-k 64, top-p 0.95, everything else off, max_tokens 1024, no log-probabilities.
+ */
 void gm_sampling_default(struct gm_sampling *s);
 
 /* GM_INVALID with a sentence that names the option and its range; NaN is out of range. */

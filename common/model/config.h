@@ -24,25 +24,26 @@ struct gm_config {
     int32_t d_model;
     int32_t heads, kv_heads, head_dim;
     int32_t d_ff;
-    int32_t vocab;          /* rows of the embedding */
-    int32_t window;         /* positions a local layer sees, itself included; 0: no local layers */
-    int32_t context;        /* most positions the model was made for */
-    float query_scale;      /* multiplies q after RoPE */
+    int32_t vocab;     /* rows of the embedding */
+    int32_t window;    /* positions a local layer sees, itself included; 0: no local layers */
+    int32_t context;   /* most positions the model was made for */
+    float query_scale; /* multiplies q after RoPE */
     float norm_eps;
     float rope_base_local, rope_base_global;
     float rope_divisor_global; /* linear position scaling of global layers (8 on 4B and up) */
     float attn_softcap, final_softcap; /* 0: none */
     bool qk_norm;
-    bool local[GM_LAYERS_MAX]; /* true: sliding window; Gemma 3: global are 5, 11, 17 ...; Gemma 2: odd */
+    bool local[GM_LAYERS_MAX]; /* true: sliding window; Gemma 3: global are 5, 11, 17 ...; Gemma 2:
+                                  odd */
 };
 
 /* Facts a checkpoint states; fields not stated are 0 (floats 0, strings ""). Loader-neutral. */
 struct gm_config_meta {
     char arch[GM_NAME_MAX]; /* "gemma2", "gemma3" */
     int64_t layers, d_model, heads, kv_heads, key_len, value_len, d_ff, vocab, window, context;
-    int64_t pattern;        /* sliding_window_pattern as a number; 0: not stated */
+    int64_t pattern; /* sliding_window_pattern as a number; 0: not stated */
     double norm_eps, rope_base, rope_base_swa, rope_factor, attn_softcap, final_softcap;
-    double query_scale;     /* gemline.query_scale */
+    double query_scale; /* gemline.query_scale */
     char rope_scaling[GM_NAME_MAX];
 };
 

@@ -17,11 +17,11 @@
 enum { GM_TENSOR_DIMS = 4 };
 
 struct gm_tensor {
-    const char *name;            /* borrowed; lives as long as the file is open; terminated */
+    const char *name; /* borrowed; lives as long as the file is open; terminated */
     enum gm_type type;
     uint32_t n_dims;
     int64_t dims[GM_TENSOR_DIMS]; /* innermost first; missing ones are 1 */
-    const uint8_t *data;         /* borrowed, inside the mapping */
+    const uint8_t *data;          /* borrowed, inside the mapping */
     size_t bytes;
 };
 
@@ -39,8 +39,10 @@ enum gm_status gm_gguf_open(struct gm_gguf **out, const char *path, struct gm_er
 void gm_gguf_close(struct gm_gguf **g); /* idempotent */
 
 /* Metadata by key. All return GM_NOT_FOUND when absent and GM_INVALID when of another type. */
-enum gm_status gm_gguf_int(const struct gm_gguf *g, const char *key, int64_t *out, struct gm_err *err);
-enum gm_status gm_gguf_float(const struct gm_gguf *g, const char *key, double *out, struct gm_err *err);
+enum gm_status gm_gguf_int(const struct gm_gguf *g, const char *key, int64_t *out,
+                           struct gm_err *err);
+enum gm_status gm_gguf_float(const struct gm_gguf *g, const char *key, double *out,
+                             struct gm_err *err);
 enum gm_status gm_gguf_text(const struct gm_gguf *g, const char *key, struct gm_text_view *out,
                             struct gm_err *err);
 

@@ -341,8 +341,12 @@ enum gm_status gm_kv_rewind(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t len
         seq->spare[seq->n_spare++] = *page;
         *page = NULL;
     }
-    if (len == 0)
+    if (len == 0) {
+        /* From position 0 on more pages may be live than a trimmed sequence has. */
         seq->local_first = seq->local_end = 0;
+        if (kv->local.layers && seq->n_spare < least(pages_for(seq->reserved), kv->local_cap))
+            seq->reserved = seq->n_spare * GM_PAGE;
+    }
     seq->len = len;
     return GM_OK;
 }
@@ -426,7 +430,7 @@ static const char *check_seq(const struct gm_kv *kv, const struct gm_kv_seq *seq
             return "a page of the global layers has two owners or is none";
     if (kv->local.layers == 0)
         return NULL;
-    const int32_t ahead = seq->reserved > seq->len ? pages_for(seq->reserved) : 0;
+    const int32_t ahead = pages_for(seq->reserved) - seq->local_first;
     if (seq->local_end != pages || seq->local_first > seq->local_end ||
         local_taken(seq) < least(ahead, kv->local_cap) || local_taken(seq) > kv->local_cap)
         return "a sequence's local pages do not cover its window";

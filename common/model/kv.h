@@ -1,11 +1,11 @@
 /* kv.h - the paged key/value cache of one slice of layers.
  *
- * Owns:      two slabs of pages (global layers, local layers), their free lists, each sequence's page
- *            tables, the token ids each row was computed from, and the rules of rewinding.
- * Does not:  choose who is evicted (services/shard/evict.c) or do attention maths (kernels/).
- * Memory:    the slabs are reserved at start-up (address space; pages become resident on first use).
- * Threads:   the shard's loop thread; workers of one step only write rows of pages already taken.
- * Invariant: a page belongs to exactly one sequence or to the free list; gm_kv_check proves it.
+ * Owns:      two slabs of pages (global layers, local layers), their free lists, each sequence's
+ * page tables, the token ids each row was computed from, and the rules of rewinding. Does not:
+ * choose who is evicted (services/shard/evict.c) or do attention maths (kernels/). Memory:    the
+ * slabs are reserved at start-up (address space; pages become resident on first use). Threads: the
+ * shard's loop thread; workers of one step only write rows of pages already taken. Invariant: a
+ * page belongs to exactly one sequence or to the free list; gm_kv_check proves it.
  *
  * A page holds GM_PAGE positions of ALL layers of its class in the slice: for layer i of the class
  * the keys start at i * layer_bytes, the values follow them. Local layers keep the last
@@ -18,16 +18,16 @@
 #include "kernels/kernels.h"
 
 enum {
-    GM_KV_SLACK = 512,      /* positions local layers keep beyond the window, for rewinding */
-    GM_SEQS_MAX = 4096,     /* sequences of one shard, running and kept */
+    GM_KV_SLACK = 512,  /* positions local layers keep beyond the window, for rewinding */
+    GM_SEQS_MAX = 4096, /* sequences of one shard, running and kept */
 };
 
 struct gm_kv;
 struct gm_kv_seq; /* opaque; owned by the cache */
 
 /* tokens: positions all sequences together may hold. GM_EXHAUSTED if address space is refused. */
-enum gm_status gm_kv_new(struct gm_kv **out, const struct gm_config *cfg, int32_t begin, int32_t end,
-                         int64_t tokens, enum gm_kv_type type, struct gm_err *err);
+enum gm_status gm_kv_new(struct gm_kv **out, const struct gm_config *cfg, int32_t begin,
+                         int32_t end, int64_t tokens, enum gm_kv_type type, struct gm_err *err);
 void gm_kv_free(struct gm_kv **kv);
 
 /* Bytes the slabs take when full; and per-token bytes for messages. */
@@ -53,7 +53,8 @@ int32_t gm_kv_common(const struct gm_kv_seq *seq, const int32_t *ids, int32_t n)
 const int32_t *gm_kv_ids(const struct gm_kv_seq *seq); /* [len] */
 
 /* Cuts the sequence to `len`: 0, or within [rewind_min, len]. GM_RANGE otherwise. */
-enum gm_status gm_kv_rewind(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t len, struct gm_err *err);
+enum gm_status gm_kv_rewind(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t len,
+                            struct gm_err *err);
 
 /* Opens positions [len, len + n) for the ids and moves the length. Pages must be reserved
  * (GM_EXHAUSTED otherwise). The rows' keys and values are written afterwards by the step. */

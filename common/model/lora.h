@@ -2,10 +2,10 @@
  *
  * Owns:      reading and checking the adapter, its matrices in the kernel's form, its identity.
  * Does not:  merge it into weights: it is applied beside them, row by row (block.c).
- * Format:    keys base_model.model.model.layers.N.{self_attn.q_proj,...,mlp.down_proj}.lora_A.weight
- *            [r, in] and .lora_B.weight [out, r]; F32, F16 or BF16. y += alpha/r * B (A x)
- *            (alpha/sqrt(r) with use_rslora). dora, bias, modules_to_save and fan_in_fan_out are
- *            refused by name.
+ * Format:    keys
+ * base_model.model.model.layers.N.{self_attn.q_proj,...,mlp.down_proj}.lora_A.weight [r, in] and
+ * .lora_B.weight [out, r]; F32, F16 or BF16. y += alpha/r * B (A x) (alpha/sqrt(r) with
+ * use_rslora). dora, bias, modules_to_save and fan_in_fan_out are refused by name.
  */
 #ifndef GM_MODEL_LORA_H
 #define GM_MODEL_LORA_H

@@ -22,13 +22,13 @@ enum { GM_BATCH_ROWS_MAX = 512 };
 
 struct gm_slice_opts {
     const char *model_path;
-    const char *adapter_dir;        /* NULL: none */
+    const char *adapter_dir; /* NULL: none */
     struct gm_slice_spec spec;
     const struct gm_kernels *kernels;
     int threads;
     int64_t kv_tokens;
-    int32_t context;                /* positions of one sequence */
-    int32_t rows_max;               /* rows of one step, at most GM_BATCH_ROWS_MAX */
+    int32_t context;  /* positions of one sequence */
+    int32_t rows_max; /* rows of one step, at most GM_BATCH_ROWS_MAX */
     enum gm_kv_type kv_type;
 };
 
@@ -57,46 +57,48 @@ struct gm_span {
 struct gm_batch {
     const struct gm_span *spans;
     int32_t n_spans;
-    int32_t rows;      /* sum of n */
-    float *hidden;     /* [rows][d_model], in and out; the caller's buffer */
+    int32_t rows;                /* sum of n */
+    float *hidden;               /* [rows][d_model], in and out; the caller's buffer */
     volatile uint64_t *progress; /* bumped once per layer; may be NULL */
 };
 
-/* First shard: hidden[r] = scaled embedding of ids[r]. Ids are checked: GM_INVALID outside [0, vocab). */
-enum gm_status gm_slice_embed(struct gm_slice *slice, const int32_t *ids, int32_t rows, float *hidden,
-                              struct gm_err *err);
-/* All blocks of the slice, in order. GM_DATA_LOSS names the layer whose output is not finite and sets
- * *bad_span to the span concerned (other spans are fine to use). */
+/* First shard: hidden[r] = scaled embedding of ids[r]. Ids are checked: GM_INVALID outside [0,
+ * vocab). */
+enum gm_status gm_slice_embed(struct gm_slice *slice, const int32_t *ids, int32_t rows,
+                              float *hidden, struct gm_err *err);
+/* All blocks of the slice, in order. GM_DATA_LOSS names the layer whose output is not finite and
+ * sets *bad_span to the span concerned (other spans are fine to use). */
 enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, int32_t *bad_span,
                                struct gm_err *err);
 /* Last shard: logits[rows][vocab] of the given hidden rows (final norm, head, final soft cap). */
 void gm_slice_head(struct gm_slice *slice, const float *hidden, int32_t rows, float *logits);
 
-/* ---- head.c: from logits to candidates -------------------------------------------------------- */
+/* ---- head.c: from logits to candidates --------------------------------------------------------
+ */
 
-struct gm_adjust {          /* what changes logits before the choice, in this order */
-    float repeat_penalty;   /* 1: off; over prompt and output ids */
+struct gm_adjust {             /* what changes logits before the choice, in this order */
+    float repeat_penalty;      /* 1: off; over prompt and output ids */
     float presence, frequency; /* over output ids = ids[prompt_len..] */
-    const int32_t *ids;     /* all ids of the sequence so far (the row's own id included) */
+    const int32_t *ids;        /* all ids of the sequence so far (the row's own id included) */
     int32_t n_ids, prompt_len;
     const int32_t *bias_ids;
     const float *bias_values; /* -INFINITY forbids */
     int32_t n_bias;
-    const int32_t *banned;  /* forbidden tokens */
+    const int32_t *banned; /* forbidden tokens */
     int32_t n_banned;
 };
 
 struct gm_candidates {
-    int32_t k;          /* in: how many are wanted; out: how many there are */
-    int32_t *ids;       /* [k], adjusted logits falling, lower id first on ties */
-    float *logits;      /* [k] adjusted */
-    float *raw;         /* [k] before adjustment */
-    double lse_raw;     /* log sum exp of raw logits at temperature 1 */
-    double lse_t;       /* log sum exp of adjusted logits / temperature */
+    int32_t k;      /* in: how many are wanted; out: how many there are */
+    int32_t *ids;   /* [k], adjusted logits falling, lower id first on ties */
+    float *logits;  /* [k] adjusted */
+    float *raw;     /* [k] before adjustment */
+    double lse_raw; /* log sum exp of raw logits at temperature 1 */
+    double lse_t;   /* log sum exp of adjusted logits / temperature */
 };
 
-/* Adjusts a copy-free: `logits` [vocab] is changed in place and restored before return (bit for bit),
- * so the caller may keep it for a second call with a larger k. temperature 0 counts as 1. */
+/* Adjusts a copy-free: `logits` [vocab] is changed in place and restored before return (bit for
+ * bit), so the caller may keep it for a second call with a larger k. temperature 0 counts as 1. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
                     const struct gm_adjust *adjust, float temperature, struct gm_candidates *out);
 

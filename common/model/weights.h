@@ -12,23 +12,33 @@
 #include "kernels/kernels.h"
 
 /* The seven linear maps of a block; adapters name them too. */
-enum gm_map_kind { GM_MAP_Q, GM_MAP_K, GM_MAP_V, GM_MAP_O, GM_MAP_GATE, GM_MAP_UP, GM_MAP_DOWN, GM_MAPS };
+enum gm_map_kind {
+    GM_MAP_Q,
+    GM_MAP_K,
+    GM_MAP_V,
+    GM_MAP_O,
+    GM_MAP_GATE,
+    GM_MAP_UP,
+    GM_MAP_DOWN,
+    GM_MAPS
+};
 
 struct gm_layer {
     struct gm_mat map[GM_MAPS];
-    const float *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm; /* [d_model], "+1" included */
-    const float *q_norm, *k_norm;                                       /* [head_dim] or NULL */
+    const float *attn_norm, *post_attn_norm, *ffn_norm,
+        *post_ffn_norm;           /* [d_model], "+1" included */
+    const float *q_norm, *k_norm; /* [head_dim] or NULL */
 };
 
 struct gm_weights {
     struct gm_config cfg;
-    int32_t begin, end;       /* layers of this slice */
-    struct gm_layer *layer;   /* [end - begin]; layer[i] is layer begin + i */
-    struct gm_mat embed;      /* data NULL unless asked for; also the tied head */
-    struct gm_mat head;       /* = embed, or output.weight where the file has one */
-    const float *final_norm;  /* [d_model]; NULL unless the head was asked for */
-    uint64_t bytes;           /* weight bytes this slice reads for one token */
-    void *owned;              /* float copies of norms stored in other types; freed by close */
+    int32_t begin, end;      /* layers of this slice */
+    struct gm_layer *layer;  /* [end - begin]; layer[i] is layer begin + i */
+    struct gm_mat embed;     /* data NULL unless asked for; also the tied head */
+    struct gm_mat head;      /* = embed, or output.weight where the file has one */
+    const float *final_norm; /* [d_model]; NULL unless the head was asked for */
+    uint64_t bytes;          /* weight bytes this slice reads for one token */
+    void *owned;             /* float copies of norms stored in other types; freed by close */
 };
 
 /* What a shard needs beside its layers. */

@@ -16,14 +16,14 @@
 #include "common/base/sys.h"
 
 enum {
-    PEERS_MAX = 160,         /* outgoing connections of one process */
-    POLL_FDS_MAX = 8,        /* extra descriptors of gm_bus_wait */
+    PEERS_MAX = 160,  /* outgoing connections of one process */
+    POLL_FDS_MAX = 8, /* extra descriptors of gm_bus_wait */
     ENVELOPE_BYTES_MAX = 64 << 10,
     VERSION = 1,
     LINGER_MS = 500,
     RECONNECT_MS = 20,
     RECONNECT_MAX_MS = 200,
-    SUN_PATH_MAX = 107,      /* bytes of a Unix socket's path */
+    SUN_PATH_MAX = 107, /* bytes of a Unix socket's path */
 };
 
 struct gm_peer {
@@ -44,7 +44,8 @@ struct gm_bus {
 /* Options that every socket has. */
 static enum gm_status socket_new(struct gm_bus *bus, int type, void **out, struct gm_err *err)
 {
-    const int hwm = GM_QUEUE_MAX, linger = LINGER_MS, ivl = RECONNECT_MS, ivl_max = RECONNECT_MAX_MS;
+    const int hwm = GM_QUEUE_MAX, linger = LINGER_MS, ivl = RECONNECT_MS,
+              ivl_max = RECONNECT_MAX_MS;
     const int64_t max = GM_MESSAGE_BYTES_MAX;
     void *s = zmq_socket(bus->ctx, type);
     if (!s)
@@ -167,7 +168,8 @@ const char *gm_peer_endpoint(const struct gm_peer *peer)
     return peer->endpoint;
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------- */
+/* ---- waiting -----------------------------------------------------------------------------------
+ */
 
 enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
                            struct gm_err *err)
@@ -190,14 +192,15 @@ enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fd
         return gm_fail(err, GM_INTERNAL, "waiting failed: %s", zmq_strerror(zmq_errno()));
     for (int i = 0; i < n_fds && i < POLL_FDS_MAX; i++) {
         const short ev = items[at + i].revents;
-        fds[i].revents = (short)(((ev & ZMQ_POLLIN) ? POLLIN : 0) |
-                                 ((ev & ZMQ_POLLOUT) ? POLLOUT : 0) |
-                                 ((ev & ZMQ_POLLERR) ? POLLERR : 0));
+        fds[i].revents =
+            (short)(((ev & ZMQ_POLLIN) ? POLLIN : 0) | ((ev & ZMQ_POLLOUT) ? POLLOUT : 0) |
+                    ((ev & ZMQ_POLLERR) ? POLLERR : 0));
     }
     return GM_OK;
 }
 
-/* ---- receiving --------------------------------------------------------------------------------- */
+/* ---- receiving ---------------------------------------------------------------------------------
+ */
 
 void gm_msg_free(struct gm_msg *msg)
 {
@@ -339,7 +342,8 @@ void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *
     return m;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending -----------------------------------------------------------------------------------
+ */
 
 static bool frame_of(zmq_msg_t *f, const ProtobufCMessage *m)
 {

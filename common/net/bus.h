@@ -17,11 +17,11 @@
 #include "envelope.pb-c.h"
 
 enum {
-    GM_BODY_BYTES_MAX = 8 << 20,     /* soft cap of a protobuf body: above it a call is answered */
-    GM_PAYLOAD_BYTES_MAX = 64 << 20, /* f32 rows */
-    GM_MESSAGE_BYTES_MAX = 128 << 20,/* ZMQ_MAXMSGSIZE: above it the peer is cut */
+    GM_BODY_BYTES_MAX = 8 << 20,      /* soft cap of a protobuf body: above it a call is answered */
+    GM_PAYLOAD_BYTES_MAX = 64 << 20,  /* f32 rows */
+    GM_MESSAGE_BYTES_MAX = 128 << 20, /* ZMQ_MAXMSGSIZE: above it the peer is cut */
     GM_ENDPOINT_MAX = 160,
-    GM_QUEUE_MAX = 8192,             /* messages per socket and direction */
+    GM_QUEUE_MAX = 8192, /* messages per socket and direction */
 };
 
 struct gm_bus;
@@ -37,21 +37,21 @@ uint64_t gm_bus_boot(const struct gm_bus *bus); /* random per process */
 struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err);
 const char *gm_peer_endpoint(const struct gm_peer *peer);
 
-/* One received message. Frames are borrowed until gm_msg_free. `from` answers it with gm_bus_answer:
- * for a message taken from the inbox it is the sender's routing id, for one that came over a peer
- * connection (a reply) it is that peer. */
+/* One received message. Frames are borrowed until gm_msg_free. `from` answers it with
+ * gm_bus_answer: for a message taken from the inbox it is the sender's routing id, for one that
+ * came over a peer connection (a reply) it is that peer. */
 struct gm_msg {
-    Gm__Envelope *env;         /* unpacked; owned by the message */
+    Gm__Envelope *env; /* unpacked; owned by the message */
     const uint8_t *body;
     size_t body_len;
-    const uint8_t *payload;    /* third frame, 16-byte aligned or copied so; NULL if none */
+    const uint8_t *payload; /* third frame, 16-byte aligned or copied so; NULL if none */
     size_t payload_len;
-    uint8_t from[64];          /* routing id; from_len 0: came over `peer` */
+    uint8_t from[64]; /* routing id; from_len 0: came over `peer` */
     uint8_t from_len;
     struct gm_peer *peer;
-    void *frames[4];           /* private */
+    void *frames[4]; /* private */
     int n_frames;
-    void *copy;                /* private: an aligned copy of the payload */
+    void *copy; /* private: an aligned copy of the payload */
 };
 
 /* Waits until something arrived, an extra descriptor is ready, or timeout_ms passed (-1: for ever;
@@ -59,8 +59,8 @@ struct gm_msg {
 struct pollfd;
 enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
                            struct gm_err *err);
-/* Takes one message if there is one. Malformed or oversized ones are dropped and logged (answered when they
- * name a call). */
+/* Takes one message if there is one. Malformed or oversized ones are dropped and logged (answered
+ * when they name a call). */
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg);
 void gm_msg_free(struct gm_msg *msg);
 
@@ -68,8 +68,8 @@ void gm_msg_free(struct gm_msg *msg);
 void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,
                     struct gm_err *err);
 
-/* Sends; the envelope's version and boot are filled in. body NULL: an empty body. GM_UNAVAILABLE when the queue is
- * full or the peer is gone; nothing is sent partly. */
+/* Sends; the envelope's version and boot are filled in. body NULL: an empty body. GM_UNAVAILABLE
+ * when the queue is full or the peer is gone; nothing is sent partly. */
 enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err);

@@ -1,9 +1,8 @@
 /* client.h - the C client: blocking calls for a command line, on the same bus and RPC.
  *
- * Owns:      one bus without inbox, a call at a time, and the stream of a turn that survives the death of the
- *            orchestrator: it pings (GM_CLIENT_PING_MS), notices another boot, calls Resume from what it has,
- *            and drops tokens it has already.
- * Does not:  print, or know options.
+ * Owns:      one bus without inbox, a call at a time, and the stream of a turn that survives the
+ * death of the orchestrator: it pings (GM_CLIENT_PING_MS), notices another boot, calls Resume from
+ * what it has, and drops tokens it has already. Does not:  print, or know options.
  */
 #ifndef GM_NET_CLIENT_H
 #define GM_NET_CLIENT_H
@@ -16,22 +15,28 @@ struct gm_client;
 enum gm_status gm_client_open(struct gm_client **out, const char *run_dir, struct gm_err *err);
 void gm_client_close(struct gm_client **client);
 
-/* A unary call to any process; *reply is unpacked, the caller frees it with protobuf_c_message_free_unpacked. */
-enum gm_status gm_client_call(struct gm_client *c, const char *role, uint32_t index, const char *method,
-                              const ProtobufCMessage *request, const ProtobufCMessageDescriptor *desc,
-                              uint32_t timeout_ms, ProtobufCMessage **reply, struct gm_err *err);
+/* A unary call to any process; *reply is unpacked, the caller frees it with
+ * protobuf_c_message_free_unpacked. */
+enum gm_status gm_client_call(struct gm_client *c, const char *role, uint32_t index,
+                              const char *method, const ProtobufCMessage *request,
+                              const ProtobufCMessageDescriptor *desc, uint32_t timeout_ms,
+                              ProtobufCMessage **reply, struct gm_err *err);
 
-/* Runs a server stream to its end; item returns false to cancel. `idle` (may be NULL) is called at least every 50 ms;
- * false cancels too. */
+/* Runs a server stream to its end; item returns false to cancel. `idle` (may be NULL) is called at
+ * least every 50 ms; false cancels too. */
 typedef bool gm_client_item(void *ctx, const ProtobufCMessage *item);
 typedef bool gm_client_idle(void *ctx);
-enum gm_status gm_client_stream(struct gm_client *c, const char *method, const ProtobufCMessage *request,
+enum gm_status gm_client_stream(struct gm_client *c, const char *method,
+                                const ProtobufCMessage *request,
                                 const ProtobufCMessageDescriptor *desc, uint32_t timeout_ms,
-                                gm_client_item *item, gm_client_idle *idle, void *ctx, struct gm_err *err);
+                                gm_client_item *item, gm_client_idle *idle, void *ctx,
+                                struct gm_err *err);
 
-/* StartTurn, and Resume as often as needed: items are Gm__TurnEvent with tokens the caller has not seen. On a false from
- * item or idle: Orchestrator.Cancel, then goes on to the finished event (reason "cancelled"). */
-enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *request, uint32_t timeout_ms,
-                              gm_client_item *item, gm_client_idle *idle, void *ctx, struct gm_err *err);
+/* StartTurn, and Resume as often as needed: items are Gm__TurnEvent with tokens the caller has not
+ * seen. On a false from item or idle: Orchestrator.Cancel, then goes on to the finished event
+ * (reason "cancelled"). */
+enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *request,
+                              uint32_t timeout_ms, gm_client_item *item, gm_client_idle *idle,
+                              void *ctx, struct gm_err *err);
 
 #endif

@@ -85,7 +85,8 @@ void gm_rpc_close(struct gm_rpc **rpc)
     *rpc = NULL;
 }
 
-/* ---- client side ------------------------------------------------------------------------------- */
+/* ---- client side -------------------------------------------------------------------------------
+ */
 
 uint64_t gm_rpc_call(struct gm_rpc *rpc, struct gm_peer *peer, const char *method,
                      const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
@@ -222,7 +223,8 @@ static void on_pong(struct gm_rpc *rpc, const struct gm_msg *msg)
     c->lost = msg->env->has_status && msg->env->status != GM_OK;
 }
 
-/* ---- server side ------------------------------------------------------------------------------- */
+/* ---- server side -------------------------------------------------------------------------------
+ */
 
 /* FNV-1a over the sender's routing id and the call's number. */
 static uint64_t key_of(const struct gm_msg *msg)

@@ -104,10 +104,10 @@ static void take(struct gm_service *s)
     for (int n = 0; n < GM_BURST_MAX && gm_bus_take(s->bus, &msg); n++) {
         struct gm_err why = GM_ERR_NONE;
         if (!gm_rpc_handle(s->rpc, &msg)) {
-            enum gm_status rc = s->on_message
-                                    ? s->on_message(s->self, &msg, &why)
-                                    : gm_fail(&why, GM_UNSUPPORTED, "%s takes no message of kind %d",
-                                              s->role, (int)msg.env->kind);
+            enum gm_status rc =
+                s->on_message ? s->on_message(s->self, &msg, &why)
+                              : gm_fail(&why, GM_UNSUPPORTED, "%s takes no message of kind %d",
+                                        s->role, (int)msg.env->kind);
             if (rc != GM_OK)
                 gm_log_err(GM_LOG_WARN, "message refused", &why);
         }

@@ -1,8 +1,7 @@
 /* service.h - the loop every process is: wait, take a bounded number of messages, then one step.
  *
- * Owns:      the loop, start-up order (log, stop signals, bus, rpc, Health, HELLO each second to the
- *            orchestrator), exit codes.
- * Does not:  know what a step does.
+ * Owns:      the loop, start-up order (log, stop signals, bus, rpc, Health, HELLO each second to
+ * the orchestrator), exit codes. Does not:  know what a step does.
  */
 #ifndef GM_NET_SERVICE_H
 #define GM_NET_SERVICE_H
@@ -12,12 +11,13 @@
 enum { GM_BURST_MAX = 256, GM_HELLO_MS = 1000 };
 
 struct gm_service {
-    const char *role;       /* "shard" */
+    const char *role; /* "shard" */
     uint32_t index;
-    const char *run_dir;    /* sockets are run_dir/ROLE-INDEX.sock (gm_endpoint) */
+    const char *run_dir; /* sockets are run_dir/ROLE-INDEX.sock (gm_endpoint) */
     const struct gm_method *methods;
     void *self;
-    /* A ring message (kinds >= 16). A failure is logged and dropped: the handler has told whom it concerns. */
+    /* A ring message (kinds >= 16). A failure is logged and dropped: the handler has told whom it
+     * concerns. */
     enum gm_status (*on_message)(void *self, const struct gm_msg *msg, struct gm_err *err);
     /* The work; *again = true if there is more to do at once. */
     enum gm_status (*step)(void *self, bool *again, struct gm_err *err);
@@ -26,7 +26,8 @@ struct gm_service {
     /* Fills what Health.Check and HELLO say (role, index, boot are filled already). */
     void (*health)(void *self, Gm__HealthReply *health);
     void (*hello)(void *self, Gm__Hello *hello);
-    /* Extra descriptors (Redis): fills at most `max`, returns how many; then called back with revents. NULL: none. */
+    /* Extra descriptors (Redis): fills at most `max`, returns how many; then called back with
+     * revents. NULL: none. */
     int (*fds)(void *self, struct pollfd *fds, int max);
     void (*on_fds)(void *self, const struct pollfd *fds, int n);
     /* set by gm_service_open */
@@ -40,7 +41,8 @@ enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const
 enum gm_status gm_service_open(struct gm_service *s, struct gm_err *err);
 /* Runs until a stop signal. GM_OK then. */
 enum gm_status gm_service_run(struct gm_service *s, struct gm_err *err);
-/* Says HELLO to the orchestrator now (it is said each second anyway): call it when `ready` changes. */
+/* Says HELLO to the orchestrator now (it is said each second anyway): call it when `ready` changes.
+ */
 void gm_service_hello(struct gm_service *s);
 void gm_service_close(struct gm_service *s);
 

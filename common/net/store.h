@@ -1,8 +1,8 @@
 /* store.h - Redis, asynchronously: never waited for on the token path.
  *
- * Owns:      the hiredis async connection inside our loop, reconnecting, the bounded queue of writes that
- *            wait while Redis is away, timeouts of single commands (a stopped Redis looks like one away).
- * Does not:  know keys or records (orchestrator/sessions.c).
+ * Owns:      the hiredis async connection inside our loop, reconnecting, the bounded queue of
+ * writes that wait while Redis is away, timeouts of single commands (a stopped Redis looks like one
+ * away). Does not:  know keys or records (orchestrator/sessions.c).
  */
 #ifndef GM_NET_STORE_H
 #define GM_NET_STORE_H
@@ -26,10 +26,11 @@ void gm_store_close(struct gm_store **store);
 bool gm_store_up(const struct gm_store *store);
 
 /* A command that fails with GM_UNAVAILABLE when Redis is away or slow. fn may be NULL. */
-void gm_store_ask(struct gm_store *store, gm_store_reply *fn, void *ctx, int argc, const char **argv,
-                  const size_t *lens);
-/* A write that must not be lost: kept, in order, until Redis has acknowledged it (across reconnects;
- * commands must be idempotent). fn is called when acknowledged. GM_EXHAUSTED when the queue is full. */
+void gm_store_ask(struct gm_store *store, gm_store_reply *fn, void *ctx, int argc,
+                  const char **argv, const size_t *lens);
+/* A write that must not be lost: kept, in order, until Redis has acknowledged it (across
+ * reconnects; commands must be idempotent). fn is called when acknowledged. GM_EXHAUSTED when the
+ * queue is full. */
 enum gm_status gm_store_write(struct gm_store *store, gm_store_reply *fn, void *ctx, int argc,
                               const char **argv, const size_t *lens, struct gm_err *err);
 /* Writes not yet acknowledged. */

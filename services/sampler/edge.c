@@ -254,8 +254,8 @@ static enum gm_status seq_of(struct gm_sampler_service *s, const Gm__OpenRequest
     return gm_seq_open(&q->seq, &args, first, err);
 }
 
-static enum gm_status open_seq(void *self, struct gm_stream *stream, const ProtobufCMessage *request,
-                               struct gm_err *err)
+static enum gm_status open_seq(void *self, struct gm_stream *stream,
+                               const ProtobufCMessage *request, struct gm_err *err)
 {
     struct gm_sampler_service *s = self;
     const Gm__OpenRequest *in = (const Gm__OpenRequest *)request;

@@ -10,8 +10,8 @@
 #include "services/sampler/sampler.h"
 
 enum {
-    GM_SAMPLER_SEQS_MAX = 4096,  /* sequences open at once */
-    GM_VOCAB_RETRY_MS = 50,      /* how often a vocabulary that is not there yet is looked for */
+    GM_SAMPLER_SEQS_MAX = 4096, /* sequences open at once */
+    GM_VOCAB_RETRY_MS = 50,     /* how often a vocabulary that is not there yet is looked for */
 };
 
 struct gm_sampler_service {
@@ -20,8 +20,8 @@ struct gm_sampler_service {
     struct gm_vocab vocab;
     bool vocab_open;
     char vocab_path[GM_PATH_MAX];
-    uint64_t chosen;         /* tokens since start */
-    uint64_t chosen_before;  /* at the start of the running second */
+    uint64_t chosen;        /* tokens since start */
+    uint64_t chosen_before; /* at the start of the running second */
     int64_t second_ms;
     double tokens_per_s;
 };

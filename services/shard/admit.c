@@ -1,7 +1,7 @@
 /* admit.c - who may use pages: admission, release, sessions whose rows are kept, eviction.
  *
- * Owns:      tickets and sessions, and the rule that the least recently used kept session goes first.
- * Does not:  decide how long an answer may be (orchestrator) or move rows (kv.c).
+ * Owns:      tickets and sessions, and the rule that the least recently used kept session goes
+ * first. Does not:  decide how long an answer may be (orchestrator) or move rows (kv.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -187,7 +187,8 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
     return GM_OK;
 }
 
-/* How much of the prompt the session's rows hold; the last prompt token is always computed again. */
+/* How much of the prompt the session's rows hold; the last prompt token is always computed again.
+ */
 static void reuse(struct gm_shard *s, const struct gm_ticket *t, int32_t *have, int32_t *rewind_min)
 {
     struct gm_kv *kv = gm_slice_kv(s->slice);

@@ -258,8 +258,7 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
         s->more = true;
         return rc;
     }
-    return gm_fail(err, GM_UNSUPPORTED, "a shard takes no message of kind %d",
-                   (int)msg->env->kind);
+    return gm_fail(err, GM_UNSUPPORTED, "a shard takes no message of kind %d", (int)msg->env->kind);
 }
 
 /* ---- calls ----------------------------------------------------------------------------------- */

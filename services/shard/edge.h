@@ -14,13 +14,13 @@ struct gm_shard_service {
     struct gm_shard shard;
     int32_t begin, end;
     int32_t context;
-    bool open;               /* the slice is open and serves */
+    bool open;                    /* the slice is open and serves */
     char failed[GM_ERR_TEXT_MAX]; /* not empty: cannot serve, and why; said in HELLO */
     char endpoint[GM_ENDPOINT_MAX];
     uint64_t decoded_before; /* at the start of the running second */
     int64_t second_ms;
     double tokens_per_s;
-    bool more;               /* rows are left for another step */
+    bool more; /* rows are left for another step */
 };
 
 extern const struct gm_method gm_shard_methods[];

@@ -19,11 +19,15 @@ struct options {
 };
 
 #define TEXT(opt, field, what, text)                                                               \
-    { .name = opt, .kind = GM_OPT_TEXT, .at = offsetof(struct options, field), .arg = what,        \
-      .help = text }
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_TEXT, .at = offsetof(struct options, field), .arg = what,      \
+        .help = text                                                                               \
+    }
 #define NUMBER(opt, field, first, low, high, text)                                                 \
-    { .name = opt, .kind = GM_OPT_INT, .at = offsetof(struct options, field), .def = first,        \
-      .min = low, .max = high, .help = text }
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_INT, .at = offsetof(struct options, field), .def = first,      \
+        .min = low, .max = high, .help = text                                                      \
+    }
 
 static const struct gm_opt opts[] = {
     TEXT("run-dir", run_dir, "DIR", "run directory: sockets"),
@@ -58,8 +62,8 @@ static void count_rate(struct gm_shard_service *s)
     const int64_t now = gm_now_ms();
     if (now - s->second_ms < 1000)
         return;
-    s->tokens_per_s = (double)(s->shard.decoded - s->decoded_before) * 1000.0 /
-                      (double)(now - s->second_ms);
+    s->tokens_per_s =
+        (double)(s->shard.decoded - s->decoded_before) * 1000.0 / (double)(now - s->second_ms);
     s->decoded_before = s->shard.decoded;
     s->second_ms = now;
 }
@@ -188,8 +192,7 @@ static int serve(struct gm_shard_service *s, const struct options *o)
                                    .next_ms = next_ms,
                                    .health = say_health,
                                    .hello = say_hello };
-    enum gm_status rc =
-        gm_endpoint(s->endpoint, o->run_dir, "shard", (uint32_t)o->index, &err);
+    enum gm_status rc = gm_endpoint(s->endpoint, o->run_dir, "shard", (uint32_t)o->index, &err);
     if (rc == GM_OK)
         rc = gm_service_open(&s->base, &err);
     if (rc == GM_OK)

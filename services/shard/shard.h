@@ -1,8 +1,7 @@
 /* shard.h - one slice of layers as a process: tickets, sessions, the batch of a step.
  *
- * Owns:      the plain structs that edge.c fills from messages, and the contract of admit.c, batch.c
- *            and step.c.
- * Does not:  know sockets or protobuf (edge.c), or tensors (common/model).
+ * Owns:      the plain structs that edge.c fills from messages, and the contract of admit.c,
+ * batch.c and step.c. Does not:  know sockets or protobuf (edge.c), or tensors (common/model).
  * Threads:   the loop thread only.
  */
 #ifndef GM_SHARD_H
@@ -12,18 +11,18 @@
 #include "common/model/model.h"
 
 enum {
-    GM_SESSION_NAME_MAX = 192,   /* "tenant/id" */
-    GM_TICKETS_MAX = 1024,       /* turns running here at once */
-    GM_SESSIONS_MAX = 3000,      /* sessions whose rows are kept */
-    GM_CHUNK_ALONE = 256,        /* prefill rows of a step without decode rows */
-    GM_CHUNK_BESIDE = 64,        /* prefill rows of a step beside decode rows: bounds their wait */
-    GM_CHUNKS_IN_FLIGHT = 2,     /* prefill chunks of one sequence between shard 0 and the last */
-    GM_CANDS_GREEDY = 16,        /* candidates of a row at temperature 0 */
-    GM_CANDS_OPEN = 256,         /* candidates of a row without top-k */
-    GM_SCORE_ROWS = 8,           /* rows whose logits are held at once while scoring */
+    GM_SESSION_NAME_MAX = 192, /* "tenant/id" */
+    GM_TICKETS_MAX = 1024,     /* turns running here at once */
+    GM_SESSIONS_MAX = 3000,    /* sessions whose rows are kept */
+    GM_CHUNK_ALONE = 256,      /* prefill rows of a step without decode rows */
+    GM_CHUNK_BESIDE = 64,      /* prefill rows of a step beside decode rows: bounds their wait */
+    GM_CHUNKS_IN_FLIGHT = 2,   /* prefill chunks of one sequence between shard 0 and the last */
+    GM_CANDS_GREEDY = 16,      /* candidates of a row at temperature 0 */
+    GM_CANDS_OPEN = 256,       /* candidates of a row without top-k */
+    GM_SCORE_ROWS = 8,         /* rows whose logits are held at once while scoring */
     GM_WORKS_MAX = GM_BATCH_ROWS_MAX,
-    GM_QUEUE_WORKS_MAX = 4096,   /* spans waiting here */
-    GM_RETRY_MS = 500,           /* hint when pages are taken */
+    GM_QUEUE_WORKS_MAX = 4096, /* spans waiting here */
+    GM_RETRY_MS = 500,         /* hint when pages are taken */
 };
 
 /* A conversation's rows. `running` is the ticket that uses them now; else they are kept until
@@ -41,10 +40,10 @@ struct gm_row_rules {
     int32_t top_k;
     float repeat_penalty, presence, frequency;
     int32_t n_bias, n_banned;
-    int32_t *bias_ids;   /* owned by the ticket */
+    int32_t *bias_ids; /* owned by the ticket */
     float *bias_values;
     int32_t *banned;
-    int32_t top_n;       /* log-probabilities listed; 0: none */
+    int32_t top_n; /* log-probabilities listed; 0: none */
 };
 
 /* One attempt of one turn. */
@@ -56,8 +55,8 @@ struct gm_ticket {
     int32_t prompt_len; /* where the output starts */
     struct gm_row_rules rules;
     bool score;
-    int32_t every; /* score: head at every n-th position */
-    int64_t deadline_us; /* 0: none */
+    int32_t every;             /* score: head at every n-th position */
+    int64_t deadline_us;       /* 0: none */
     void *next, *home, *first; /* edge.c's peers */
     /* first shard: what waits */
     int32_t send_from, send_end; /* prompt positions not sent yet */
@@ -88,7 +87,8 @@ struct gm_shard_out {
     void (*candidates)(void *ctx, const struct gm_ticket *t, int32_t pos,
                        const struct gm_candidates *c, const int32_t *top_ids,
                        const double *top_logprobs);
-    /* n rows from `pos` on; next_logprob NaN where there is no next id; skipped rows have top_n 0 */
+    /* n rows from `pos` on; next_logprob NaN where there is no next id; skipped rows have top_n 0
+     */
     void (*scored)(void *ctx, const struct gm_ticket *t, int32_t pos, double next_logprob,
                    int32_t top_n, const int32_t *top_ids, const double *top_logprobs);
     void (*chunk_done)(void *ctx, const struct gm_ticket *t, int32_t pos);
@@ -99,10 +99,11 @@ struct gm_shard {
     struct gm_slice *slice;
     const struct gm_kernels *kernels;
     bool is_first, is_last;
-    struct gm_idmap tickets;    /* id -> struct gm_ticket */
-    struct gm_strmap sessions;  /* name -> struct gm_session */
-    struct gm_ring decode, prefill; /* of struct gm_work: spans that arrived (not the first shard) */
-    size_t turn;                /* round robin over prompts */
+    struct gm_idmap tickets;   /* id -> struct gm_ticket */
+    struct gm_strmap sessions; /* name -> struct gm_session */
+    struct gm_ring decode,
+        prefill; /* of struct gm_work: spans that arrived (not the first shard) */
+    size_t turn; /* round robin over prompts */
     struct gm_shard_out out;
     float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */
     float *score_logits;        /* [GM_SCORE_ROWS][vocab]; last shard */
@@ -124,12 +125,14 @@ struct gm_reserve {
     void *next, *home, *first;
 };
 
-/* ---- admit.c ----------------------------------------------------------------------------------- */
+/* ---- admit.c -----------------------------------------------------------------------------------
+ */
 enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err); /* slice, kernels, is_* set */
 void gm_shard_close(struct gm_shard *s);
 
-/* Takes pages for the whole turn and says how much of the prompt is here already. Repeating it with the
- * same ticket answers the same. GM_ABORTED: other numerics. GM_EXHAUSTED: pages are taken (retry_ms). */
+/* Takes pages for the whole turn and says how much of the prompt is here already. Repeating it with
+ * the same ticket answers the same. GM_ABORTED: other numerics. GM_EXHAUSTED: pages are taken
+ * (retry_ms). */
 enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in, int32_t *have,
                                 int32_t *rewind_min, struct gm_err *err);
 /* Ends a ticket; unknown ones are fine. keep: the session's rows stay for its next turn. */
@@ -139,7 +142,8 @@ struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket);
 /* Bytes of rows that running turns and kept sessions hold. */
 void gm_shard_usage(struct gm_shard *s, uint64_t *total, uint64_t *used, uint64_t *kept);
 
-/* ---- batch.c ----------------------------------------------------------------------------------- */
+/* ---- batch.c -----------------------------------------------------------------------------------
+ */
 /* First shard: the prompt from `pos` on may be sent; the id at `pos` is to be computed next. */
 enum gm_status gm_shard_prompt(struct gm_shard *s, uint64_t ticket, int32_t pos, bool start,
                                struct gm_err *err);
@@ -148,12 +152,13 @@ enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos,
 void gm_shard_chunk_done(struct gm_shard *s, uint64_t ticket);
 /* Other shards: takes *w on GM_OK. GM_EXHAUSTED when too many wait. */
 enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm_err *err);
-/* Fills works[] (ids and rows now owned by the caller): decode rows first, then prefill rows up to the
- * step's budget, taking turns. Returns how many. *more: something is left. */
+/* Fills works[] (ids and rows now owned by the caller): decode rows first, then prefill rows up to
+ * the step's budget, taking turns. Returns how many. *more: something is left. */
 int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bool *more);
 void gm_work_free(struct gm_work *w);
 
-/* ---- step.c ------------------------------------------------------------------------------------ */
+/* ---- step.c ------------------------------------------------------------------------------------
+ */
 /* One batch through the slice and out. *more: call again at once. */
 void gm_shard_step(struct gm_shard *s, bool *more);
 /* Candidates again, k of them, of the row at pos (last shard). */

@@ -12,7 +12,7 @@
 /* The batch of one step; static because it is large and there is one loop thread. */
 static struct step {
     struct gm_work works[GM_WORKS_MAX];
-    struct gm_work *live[GM_WORKS_MAX];   /* works that are computed, in batch order */
+    struct gm_work *live[GM_WORKS_MAX]; /* works that are computed, in batch order */
     struct gm_ticket *owner[GM_WORKS_MAX];
     struct gm_span spans[GM_WORKS_MAX];
     int32_t n_works, n, rows;
@@ -149,8 +149,8 @@ static void score(struct gm_shard *s, struct gm_ticket *t, const struct gm_span 
                 const float *logits = s->score_logits + (size_t)r * vocab;
                 double lse;
                 gm_head_logprobs(s->kernels, logits, cfg->vocab, t->rules.top_n, ids, lps, &lse);
-                const double next = p + 1 < t->n_prompt ? (double)logits[t->prompt[p + 1]] - lse
-                                                        : (double)NAN;
+                const double next =
+                    p + 1 < t->n_prompt ? (double)logits[t->prompt[p + 1]] - lse : (double)NAN;
                 s->out.scored(s->out.ctx, t, p, next, t->rules.top_n, ids, lps);
             }
         }
@@ -199,8 +199,9 @@ static void hand_on(struct gm_shard *s)
             from++;
             continue;
         }
-        s->out.hidden(s->out.ctx, st.owner[from]->next, (const struct gm_work *const *)&st.live[from],
-                      to - from, s->hidden + (size_t)st.spans[from].row * d);
+        s->out.hidden(s->out.ctx, st.owner[from]->next,
+                      (const struct gm_work *const *)&st.live[from], to - from,
+                      s->hidden + (size_t)st.spans[from].row * d);
         from = to;
     }
 }

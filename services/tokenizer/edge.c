@@ -9,8 +9,12 @@
 
 /* Tokens that a served text model never emits: structure that only the template makes. */
 static const enum gm_special banned_specials[] = {
-    GM_SPECIAL_PAD,           GM_SPECIAL_BOS,            GM_SPECIAL_UNK,
-    GM_SPECIAL_START_OF_TURN, GM_SPECIAL_START_OF_IMAGE, GM_SPECIAL_END_OF_IMAGE,
+    GM_SPECIAL_PAD,
+    GM_SPECIAL_BOS,
+    GM_SPECIAL_UNK,
+    GM_SPECIAL_START_OF_TURN,
+    GM_SPECIAL_START_OF_IMAGE,
+    GM_SPECIAL_END_OF_IMAGE,
     GM_SPECIAL_IMAGE_SOFT,
 };
 enum { BANNED = sizeof banned_specials / sizeof banned_specials[0] };

@@ -1,7 +1,7 @@
 /* main.c - the tokenizer process: options, vocabulary, the loop.
  *
- * Owns:      opening the vocabulary from a GGUF or a .model file, and writing the edge's copy of it.
- * Does not:  answer calls (edge.c).
+ * Owns:      opening the vocabulary from a GGUF or a .model file, and writing the edge's copy of
+ * it. Does not:  answer calls (edge.c).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,7 +92,7 @@ static int32_t special_id(const struct gm_gguf *g, const char *key)
 {
     int64_t v;
     return gm_gguf_int(g, key, &v, NULL) == GM_OK && v >= 0 && v < GM_VOCAB_IDS_MAX ? (int32_t)v
-                                                                                   : -1;
+                                                                                    : -1;
 }
 
 static enum gm_status open_gguf(const char *path, struct gm_tokenizer **out, struct gm_err *err)
@@ -133,8 +133,8 @@ static enum gm_status open_vocabulary(struct gm_tokenizer_service *s, const stru
 {
     const size_t len = strlen(o->model);
     const bool spm = len > 6 && strcmp(o->model + len - 6, ".model") == 0;
-    enum gm_status rc = spm ? gm_tokenizer_open_file(o->model, &s->tok, err)
-                            : open_gguf(o->model, &s->tok, err);
+    enum gm_status rc =
+        spm ? gm_tokenizer_open_file(o->model, &s->tok, err) : open_gguf(o->model, &s->tok, err);
     if (rc == GM_OK)
         rc = gm_path_join(s->vocab_path, sizeof s->vocab_path, o->run_dir, "vocab.gmv", err);
     if (rc == GM_OK)
@@ -205,16 +205,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "gm-tokenizer: %s\n", why.text);
         s.failed = why.text;
     }
-    s.base = (struct gm_service){ .role = "tokenizer",
-                                  .index = (uint32_t)o.index,
-                                  .run_dir = o.run_dir,
-                                  .methods = s.failed ? gm_tokenizer_methods + 4
-                                                      : gm_tokenizer_methods,
-                                  .self = &s,
-                                  .step = failed_step,
-                                  .next_ms = failed_next_ms,
-                                  .health = say_health,
-                                  .hello = say_hello };
+    s.base =
+        (struct gm_service){ .role = "tokenizer",
+                             .index = (uint32_t)o.index,
+                             .run_dir = o.run_dir,
+                             .methods = s.failed ? gm_tokenizer_methods + 4 : gm_tokenizer_methods,
+                             .self = &s,
+                             .step = failed_step,
+                             .next_ms = failed_next_ms,
+                             .health = say_health,
+                             .hello = say_hello };
     enum gm_status rc = gm_service_open(&s.base, &err);
     if (rc == GM_OK)
         rc = gm_service_run(&s.base, &err);
