@@ -59,11 +59,11 @@ MAY_INCLUDE = {
     "net": {"net", "base", "gen"},
     "config": {"config", "model", "base", "kernels"},
     "model": {"config", "model", "base", "kernels"},
-    "main": {"service", "base", "net", "config", "model", "kernels"},
-    "edge": {"service", "base", "net", "config", "model", "kernels", "gen"},
+    "main": {"edge", "service", "base", "net", "config", "model", "kernels"},
+    "edge": {"edge", "service", "base", "net", "config", "model", "kernels", "gen"},
     "service": {"service", "base", "config", "model", "kernels"},
     "orchestrator": {"orchestrator", "base", "net", "config"},
-    "orchestrator-edge": {"orchestrator", "base", "net", "config", "gen"},
+    "orchestrator-edge": {"orchestrator-edge", "orchestrator", "base", "net", "config", "gen"},
     "tests": {layer for _, layer in LAYERS},
 }
 # Libraries: who may include their headers. A header that no pattern fits is the C library's.

@@ -88,7 +88,7 @@ def chats():
 
 @pytest.mark.timeout_s(170)
 def test_chat_answers(shared):
-    """Greedy answers with the adapter: equal to the reference's until a step with a small margin."""
+    """Greedy answers with the adapter: equal until a step of small margin."""
     same = 0
     for chat in chats():
         system = [m["content"] for m in chat["messages"] if m["role"] == "system"]

@@ -45,7 +45,7 @@ def test_second_turn_computes_only_its_tokens(shared):
 
 
 def test_reuse_gives_the_same_bits(shared):
-    """P2: a turn on kept rows equals the same turn computed anew after its session was forgotten."""
+    """P2: a turn on kept rows equals the same turn after undo."""
     shared.run("Count to three.", "--session", "bits", "--temperature", 0)
     kept = shared.run("And backwards?", "--session", "bits", "--temperature", 0, "--logprobs", 0)
     shared.cli("session", "undo", "bits", check=True)
