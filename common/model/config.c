@@ -395,7 +395,7 @@ enum gm_status gm_config_cut(const struct gm_config *cfg, int32_t n, int32_t *fi
     return GM_OK;
 }
 
-/* Reads a number up to `end_char` (or the end of text); -1 when there is none. */
+/* Reads the digits at *text and moves behind them; -1 when there are none or too many. */
 static int64_t cut_number(const char **text)
 {
     char digits[8];

@@ -285,8 +285,6 @@ static enum gm_status read_members(struct reader *r, int depth, uint32_t parent,
 
 static enum gm_status read_value(struct reader *r, int depth, const char *key, uint32_t *number)
 {
-    if (depth > GM_JSON_DEPTH_MAX)
-        return wrong(r, "values are nested too deeply");
     enum gm_status st = add_node(r, number);
     if (st != GM_OK)
         return st;
@@ -295,6 +293,8 @@ static enum gm_status read_value(struct reader *r, int depth, const char *key, u
     skip_space(r);
     int c = peek(r);
     if (c == '{' || c == '[') {
+        if (depth >= GM_JSON_DEPTH_MAX)
+            return wrong(r, "values are nested too deeply");
         r->json->nodes[*number].kind = c == '{' ? GM_JSON_OBJECT : GM_JSON_ARRAY;
         r->json->nodes[*number].key = key;
         r->at++;

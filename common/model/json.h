@@ -14,7 +14,7 @@
 #include "common/base/err.h"
 
 enum {
-    GM_JSON_DEPTH_MAX = 16,
+    GM_JSON_DEPTH_MAX = 16, /* objects and arrays inside each other */
     GM_JSON_NODES_MAX = 1 << 21,
     GM_JSON_NUMBER_MAX = 40, /* characters of a number */
 };
