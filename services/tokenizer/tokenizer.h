@@ -31,7 +31,7 @@ enum {
     GM_TOOLS_MAX = 128,               /* tools offered in one request */
     GM_TOOLS_BYTES_MAX = 1 << 20,     /* JSON text of the tools */
     GM_TOOL_NAME_BYTES_MAX = 128,     /* name of a tool */
-    GM_TOOL_CALLS_MAX = 64,                /* calls in one assistant message */
+    GM_TOOL_CALLS_MAX = 64,           /* calls in one assistant message */
     GM_CALL_ARGUMENTS_MAX = 1 << 20,  /* JSON text of one call's arguments */
     GM_TOOL_TEXT_BYTES_MAX = 8 << 20, /* tool prompt, or one call's line */
 };
