@@ -276,10 +276,10 @@ static enum gm_status unknown_option(struct scan *s, const char *word)
         if (opt->kind == GM_OPT_HEADING)
             continue;
         size_t edits = gm_text_distance(name, opt->name, NEAR_MAX);
-        if (edits > NEAR_MAX &&
+        if (edits > 1 &&
             (strncmp(opt->name, name, n) == 0 || strncmp(name, opt->name, strlen(opt->name)) == 0))
-            edits = NEAR_MAX; /* one begins with the other */
-        if (edits < best_edits && edits < strlen(opt->name)) {
+            edits = 1; /* one begins with the other */
+        if (edits < best_edits && 2 * edits <= strlen(opt->name) + 1) {
             best = opt->name;
             best_edits = edits;
         }
