@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/base/conf.h"
+#include "common/base/text.h"
 
 struct my {
     bool quiet;
@@ -212,13 +213,15 @@ static void test_refusals(void)
             CU_FAIL("the sentence says what is wrong");
         }
     }
-    char line[4096] = "-sx";
+    struct gm_buf line = GM_BUF(4096);
+    CU_ASSERT_EQUAL(gm_buf_append_text(&line, "-sx", NULL), GM_OK);
     for (int i = 1; i < GM_OPT_LIST_MAX; i++)
-        (void)strcat(line, "|-sx");
-    CU_ASSERT_EQUAL(parse(&program, line), GM_OK);
+        CU_ASSERT_EQUAL(gm_buf_append_text(&line, "|-sx", NULL), GM_OK);
+    CU_ASSERT_EQUAL(parse(&program, gm_buf_text(&line)), GM_OK);
     CU_ASSERT_EQUAL(my.stops.n, GM_OPT_LIST_MAX);
-    (void)strcat(line, "|-sx");
-    CU_ASSERT_EQUAL(parse(&program, line), GM_INVALID);
+    CU_ASSERT_EQUAL(gm_buf_append_text(&line, "|-sx", NULL), GM_OK);
+    CU_ASSERT_EQUAL(parse(&program, gm_buf_text(&line)), GM_INVALID);
+    gm_buf_free(&line);
     char lots[3000] = "--";
     memset(lots + 2, 'p', sizeof lots - 3);
     CU_ASSERT_EQUAL(parse(&program, lots), GM_INVALID);
