@@ -61,6 +61,16 @@ def test_fast_kernels_score(model_file, golden):
     assert len(got) == len(cases) and not result.problems(), result.problems()
 
 
+@pytest.mark.timeout_s(400)
+@pytest.mark.parametrize("name", ["window-1700", "long-9000"])
+def test_fast_kernels_score_long(model_file, golden, name):
+    got = lines(ring(model_file, 1, "score", 64, [golden.case(name)["ids"]], timeout=380))
+    result = golden.Comparison("fast")
+    result.add(name, got[0])
+    print(result.numbers())
+    assert not result.problems(), result.problems()
+
+
 @pytest.mark.timeout_s(170)
 def test_same_bits_for_all_cuts(model_file, golden):
     ids = [c["ids"] for c in golden.cases(320)]
