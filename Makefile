@@ -42,9 +42,9 @@ SRC_gm-shard        := $(wildcard services/shard/*.c)
 SRC_gm-sampler      := $(wildcard services/sampler/*.c)
 LIB_gemline         := -ledit -ljansson
 LIB_gm-tokenizer    := -lsentencepiece -ljansson -lstdc++
-PROGRAMS := $(foreach p,gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler,\
-              $(if $(filter %/main.c,$(SRC_$(p))),$(p)))
-BINS := $(PROGRAMS:%=$(B)/bin/%)
+PROGRAMS := gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler
+READY := gm-tokenizer gm-shard gm-sampler
+BINS := $(READY:%=$(B)/bin/%)
 
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 
