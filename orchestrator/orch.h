@@ -1,0 +1,173 @@
+/* orch.h - the orchestrator: running turns, sessions, the roster of the ring.
+ *
+ * Owns:      the structs and functions shared by the files of this folder.
+ * Does not:  touch tensors, text or candidates.
+ */
+#ifndef GM_ORCH_H
+#define GM_ORCH_H
+
+#include "common/model/config.h"
+#include "common/net.h"
+
+enum {
+    GM_TURNS_MAX = 256,         /* turns running at once */
+    GM_DEATHS_MAX = 3,          /* attempts a turn may lose before it ends INTERNAL */
+    GM_STALL_MS = 20000,        /* no token for so long: a new attempt */
+    GM_STALL_TOKEN_MS = 50,     /* and so much more for each prompt token */
+    GM_ORPHAN_MS = 30000,       /* no word of the client for so long: the turn is cancelled */
+    GM_SAVE_PATIENCE_MS = 2000, /* how long `finished` waits for Redis */
+    GM_CALL_MS = 15000,         /* calls to shards, sampler and tokenizer */
+    GM_RING_WAIT_MS = 60000,    /* how long a turn waits for the ring to be whole */
+    GM_RETRY_HINT_MS = 500,
+    GM_LEASE_MS = 60000,        /* a session's lease in Redis, unless renewed */
+    GM_RECORD_KEEP_MS = 600000, /* how long a finished turn can be asked for again */
+    GM_VOCAB_IDS = 32,          /* end, close and banned ids */
+    GM_ID_MAX = 64,             /* bytes of a tenant, session or turn id */
+    GM_EVENT_TOKENS_MAX = 64,   /* tokens of one event */
+};
+
+/* A process of the ring as HELLO told it. */
+struct gm_member {
+    uint64_t boot; /* 0: not heard of */
+    bool ready;
+    uint32_t begin, end;
+    char numerics[256];
+    char failed[GM_ERR_TEXT_MAX];
+    char endpoint[GM_ENDPOINT_MAX];
+    struct gm_peer *peer;
+};
+
+struct gm_roster {
+    int shards;
+    struct gm_member shard[GM_SHARDS_MAX], sampler, tokenizer;
+    bool vocab_known, vocab_asked; /* Tokenizer.Vocab has answered; is on its way */
+    uint32_t vocab;
+    char vocab_path[GM_PATH_MAX];
+    int32_t end_ids[GM_VOCAB_IDS], close_ids[GM_VOCAB_IDS], banned[GM_VOCAB_IDS];
+    size_t n_end, n_close, n_banned;
+    char waiting_for[64];
+};
+
+/* The states of a turn, in order. A new attempt leads from OPEN or RUN back to WAIT. */
+enum gm_turn_state {
+    GM_TURN_LOAD,   /* the session is leased and read */
+    GM_TURN_ENCODE, /* the tokenizer makes ids */
+    GM_TURN_RECORD, /* Redis acknowledges the record */
+    GM_TURN_WAIT,   /* waits for the ring to be whole */
+    GM_TURN_OPEN,   /* sampler, then shards 0 .. N-1 are asked */
+    GM_TURN_RUN,    /* prefill and decode */
+    GM_TURN_SAVE,   /* the end is being stored */
+};
+
+/* A conversation as Redis holds it, read anew for each turn. */
+struct gm_sess {
+    char tenant[GM_ID_MAX + 1], id[GM_ID_MAX + 1];
+    bool exists, raw, busy;
+    uint64_t created_ms, touched_ms;
+    int32_t *ids; /* owned */
+    size_t n_ids;
+    Gm__TurnInfo **turns; /* owned */
+    size_t n_turns;
+};
+
+struct gm_orch;
+
+struct gm_turn {
+    struct gm_orch *orch;
+    char key[2 * GM_ID_MAX + 3]; /* "tenant/turn" */
+    char id[GM_ID_MAX + 1];
+    uint64_t serial; /* names the turn in callbacks: it may be gone by then */
+    enum gm_turn_state state;
+    struct gm_stream *stream; /* NULL: nobody listens */
+    bool started_sent, finished_sent, score, written;
+    uint32_t sent;     /* tokens (or score rows) given to the stream */
+    uint32_t granted;  /* tokens the sampler may emit in all */
+    int64_t client_ms; /* last word of the client */
+    struct gm_sess sess;
+    Gm__StartRequest *request; /* owned; NULL for a score */
+    Gm__Sampling *sampling;    /* owned; seed and max_tokens set */
+    uint32_t start;            /* session ids before the turn */
+    int32_t *prompt;           /* owned; whole context of the turn */
+    size_t n_prompt;
+    Gm__Token **tokens; /* owned; absolute positions from n_prompt on */
+    size_t n_tokens, tokens_cap;
+    size_t journalled;
+    const char *finish; /* NULL: goes on; a static text */
+    struct gm_err end;  /* a failure that ends the turn after it is saved */
+    /* the attempt */
+    uint64_t ticket; /* 0: none */
+    int step;        /* OPEN: -1 sampler, else the shard asked now */
+    uint32_t have, rewind_min, cached;
+    int deaths;
+    int64_t state_ms, progress_ms, lease_ms;
+    /* score */
+    uint32_t top_n, every;
+    Gm__ScoreRow **rows; /* owned, in order */
+    size_t n_rows, rows_cap, rows_want;
+};
+
+struct gm_orch {
+    struct gm_service base;
+    struct gm_roster roster;
+    struct gm_store *store;
+    struct gm_strmap turns;   /* key -> struct gm_turn */
+    struct gm_idmap serials;  /* serial -> struct gm_turn */
+    struct gm_idmap tickets;  /* ticket -> struct gm_turn */
+    uint64_t next_serial;
+    char home[GM_ENDPOINT_MAX];
+    const char *run_dir, *model;
+    char instance[32]; /* "orchestrator-0": holds leases */
+    uint32_t context;
+    int64_t session_ttl_ms;
+    bool recovered; /* running turns of an earlier life were read from Redis */
+    bool recovering;
+    int64_t recover_ms;
+};
+
+/* ---- roster.c ---------------------------------------------------------------------------------- */
+void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
+/* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
+const char *gm_roster_missing(struct gm_orch *o, bool *failed);
+const char *gm_roster_numerics(const struct gm_orch *o);
+
+/* ---- turn.c: the life of a turn ---------------------------------------------------------------- */
+struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *id,
+                            struct gm_err *err);
+void gm_turn_free(struct gm_turn *t);
+struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial);
+void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from);
+void gm_turn_begin(struct gm_turn *t);           /* state LOAD */
+void gm_turn_ready(struct gm_turn *t);           /* prompt known: on to the ring (state WAIT) */
+void gm_turn_end(struct gm_turn *t, const char *finish); /* saves, then says finished */
+void gm_turn_fail(struct gm_turn *t, const struct gm_err *why);
+void gm_turn_saved(struct gm_turn *t, bool saved);
+void gm_turn_flush(struct gm_turn *t);           /* gives the stream what it may have */
+void gm_turn_tick(struct gm_turn *t);
+void gm_turn_state_set(struct gm_turn *t, enum gm_turn_state state);
+
+/* ---- ring.c: attempts --------------------------------------------------------------------------- */
+void gm_ring_begin(struct gm_turn *t);           /* WAIT -> OPEN when the ring is whole */
+void gm_ring_lost(struct gm_turn *t, const struct gm_err *why); /* this attempt is lost */
+void gm_ring_release(struct gm_turn *t, bool keep);
+void gm_ring_credit(struct gm_turn *t, uint32_t more);
+enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_err *err);
+
+/* ---- session.c: Redis ---------------------------------------------------------------------------- */
+void gm_sess_free(struct gm_sess *s);
+typedef void gm_sess_done(void *ctx, struct gm_sess *sess, const struct gm_err *err);
+/* Reads a session; lease: takes it first (ABORTED when another turn has it). */
+void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool lease,
+                  gm_sess_done *done, void *ctx);
+void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx);
+void gm_sess_journal(struct gm_turn *t);
+void gm_sess_save(struct gm_turn *t);
+void gm_sess_drop_record(struct gm_turn *t);
+void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,
+                      gm_store_reply *done, void *ctx);
+void gm_sess_recover(struct gm_orch *o);
+
+/* ---- edge.c: the methods -------------------------------------------------------------------------- */
+extern const struct gm_method gm_orch_methods[];
+bool gm_id_ok(const char *id);
+
+#endif

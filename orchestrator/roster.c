@@ -1,0 +1,141 @@
+/* roster.c - who is there: what HELLO said of each process, and whether the ring is whole.
+ *
+ * Owns:      struct gm_roster; noticing that a process was restarted (another boot).
+ * Does not:  start or stop processes (the supervisor does).
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator/orch.h"
+
+static struct gm_member *member_of(struct gm_roster *r, const Gm__Hello *h)
+{
+    if (strcmp(h->role, "sampler") == 0)
+        return &r->sampler;
+    if (strcmp(h->role, "tokenizer") == 0)
+        return &r->tokenizer;
+    if (strcmp(h->role, "shard") == 0 && h->index < (uint32_t)r->shards)
+        return &r->shard[h->index];
+    return NULL;
+}
+
+static void ids_copy(int32_t *to, size_t *n, const int32_t *from, size_t have)
+{
+    *n = have < GM_VOCAB_IDS ? have : GM_VOCAB_IDS;
+    if (*n > 0)
+        memcpy(to, from, *n * sizeof *to);
+}
+
+static void on_vocab(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
+{
+    struct gm_orch *o = ctx;
+    struct gm_roster *r = &o->roster;
+    const Gm__VocabReply *in = (const Gm__VocabReply *)body;
+    (void)done;
+    r->vocab_asked = false;
+    if (err->status != GM_OK) {
+        gm_log_err(GM_LOG_WARN, "the tokenizer's vocabulary", err);
+        return;
+    }
+    snprintf(r->vocab_path, sizeof r->vocab_path, "%s", in->path);
+    ids_copy(r->end_ids, &r->n_end, in->end_ids, in->n_end_ids);
+    ids_copy(r->close_ids, &r->n_close, in->close_ids, in->n_close_ids);
+    ids_copy(r->banned, &r->n_banned, in->banned, in->n_banned);
+    r->vocab_known = true;
+}
+
+static void ask_vocab(struct gm_orch *o)
+{
+    const Gm__Empty request = GM__EMPTY__INIT;
+    struct gm_roster *r = &o->roster;
+    if (r->vocab_known || r->vocab_asked || !r->tokenizer.ready)
+        return;
+    r->vocab_asked = gm_rpc_call(o->base.rpc, r->tokenizer.peer, "Tokenizer.Vocab", &request.base,
+                                 &gm__vocab_reply__descriptor, GM_CALL_MS, 0, on_vocab, o, NULL) > 0;
+}
+
+/* Every turn that uses the ring lost its attempt when one of its processes came back as another. */
+static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
+{
+    struct gm_err why = GM_ERR_NONE;
+    gm_fail(&why, GM_UNAVAILABLE, "%s %u was restarted", h->role, h->index);
+    gm_log(GM_LOG_WARN, "%s", why.text);
+    for (size_t i = o->turns.map.n; i-- > 0;) {
+        if (i < o->turns.map.n)
+            gm_ring_lost(o->turns.map.entries[i].value, &why);
+    }
+}
+
+void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
+{
+    struct gm_member *m = member_of(&o->roster, h);
+    struct gm_err err = GM_ERR_NONE;
+    if (!m)
+        return;
+    if (!m->peer) {
+        if (gm_endpoint(m->endpoint, o->run_dir, h->role, h->index, &err) == GM_OK)
+            m->peer = gm_bus_peer(o->base.bus, m->endpoint, &err);
+        if (!m->peer) {
+            gm_log_err(GM_LOG_ERROR, "no way to a process of the ring", &err);
+            return;
+        }
+    }
+    const bool restarted = m->boot != 0 && m->boot != h->boot;
+    m->boot = h->boot;
+    m->ready = h->has_ready && h->ready;
+    m->begin = h->has_begin ? h->begin : 0;
+    m->end = h->has_end ? h->end : 0;
+    snprintf(m->numerics, sizeof m->numerics, "%s", h->numerics ? h->numerics : "");
+    snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
+    if (h->has_vocab)
+        o->roster.vocab = h->vocab;
+    if (restarted && m != &o->roster.tokenizer)
+        member_restarted(o, h);
+    ask_vocab(o);
+}
+
+const char *gm_roster_numerics(const struct gm_orch *o)
+{
+    return o->roster.shard[0].numerics;
+}
+
+static const char *one_missing(struct gm_roster *r, const struct gm_member *m, const char *what,
+                               bool *failed)
+{
+    if (m->failed[0]) {
+        *failed = true;
+        return m->failed;
+    }
+    if (m->ready)
+        return NULL;
+    snprintf(r->waiting_for, sizeof r->waiting_for, "%s", what);
+    return r->waiting_for;
+}
+
+const char *gm_roster_missing(struct gm_orch *o, bool *failed)
+{
+    struct gm_roster *r = &o->roster;
+    const char *what;
+    char name[32];
+    *failed = false;
+    if ((what = one_missing(r, &r->tokenizer, "tokenizer", failed)) ||
+        (what = one_missing(r, &r->sampler, "sampler", failed)))
+        return what;
+    for (int i = 0; i < r->shards; i++) {
+        snprintf(name, sizeof name, "shard %d", i);
+        if ((what = one_missing(r, &r->shard[i], name, failed)))
+            return what;
+    }
+    for (int i = 0; i < r->shards; i++) {
+        const struct gm_member *m = &r->shard[i];
+        if (m->begin != (i ? r->shard[i - 1].end : 0))
+            return "shards whose layers join";
+        if (strcmp(m->numerics, r->shard[0].numerics) != 0)
+            return "shards with the same kernels, weights and adapter";
+    }
+    if (!r->vocab_known) {
+        ask_vocab(o);
+        return "the vocabulary";
+    }
+    return NULL;
+}
