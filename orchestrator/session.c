@@ -1,0 +1,414 @@
+/* session.c - conversations in Redis: leases, exact ids, transcripts, records of running turns.
+ *
+ * Owns:      the keys: gm:sess:{tenant}:{id} (hash), :tokens (int32 string), :turns (list of TurnInfo),
+ *            gm:lease:..., gm:turn:{tenant}:{turn} (TurnRecord), :out (journal), gm:running (set).
+ * Does not:  wait: every function returns at once and answers by callback.
+ */
+#include <hiredis/hiredis.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator/orch.h"
+
+enum { KEY_MAX = 256, NUMBER_MAX = 24 };
+
+struct key {
+    char text[KEY_MAX];
+};
+
+static struct key key_of(const char *kind, const char *tenant, const char *id, const char *tail)
+{
+    struct key k;
+    snprintf(k.text, sizeof k.text, "gm:%s:{%s}:%s%s", kind, tenant, id, tail);
+    return k;
+}
+
+/* A command being put together; values are borrowed. */
+struct command {
+    int n;
+    const char *argv[24];
+    size_t lens[24];
+};
+
+static void add(struct command *c, const char *bytes, size_t n)
+{
+    c->argv[c->n] = bytes;
+    c->lens[c->n++] = n;
+}
+
+static void add_text(struct command *c, const char *text)
+{
+    add(c, text, strlen(text));
+}
+
+void gm_sess_free(struct gm_sess *s)
+{
+    for (size_t i = 0; i < s->n_turns; i++)
+        gm__turn_info__free_unpacked(s->turns[i], NULL);
+    free(s->turns);
+    free(s->ids);
+    s->turns = NULL;
+    s->ids = NULL;
+    s->n_turns = s->n_ids = 0;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------- */
+
+/* KEYS: lease, hash, tokens, turns. ARGV: instance, lease ms, want lease. One call reads all of it, so
+ * no other turn can come between. */
+static const char LOAD[] =
+    "local held = redis.call('GET', KEYS[1])\n"
+    "local busy = 0\n"
+    "if ARGV[3] == '1' then\n"
+    "  if held and held ~= ARGV[1] then return {1} end\n"
+    "  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+    "elseif held then busy = 1 end\n"
+    "return {0, busy, redis.call('HMGET', KEYS[2], 'created', 'touched', 'raw'),\n"
+    "  redis.call('GET', KEYS[3]) or '', redis.call('LRANGE', KEYS[4], 0, -1)}\n";
+
+struct load {
+    struct gm_sess sess;
+    gm_sess_done *done;
+    void *ctx;
+};
+
+static uint64_t number_of(const redisReply *r)
+{
+    return r && r->str ? strtoull(r->str, NULL, 10) : 0;
+}
+
+static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, struct gm_err *err)
+{
+    if (r->type != REDIS_REPLY_ARRAY || r->elements < 1)
+        return gm_fail(err, GM_DATA_LOSS, "Redis answered something strange for a session");
+    if (r->elements == 1) {
+        err->retry_ms = GM_RETRY_HINT_MS;
+        return gm_fail(err, GM_ABORTED, "the session is busy with another turn; try again");
+    }
+    if (r->elements != 5 || r->element[2]->elements != 3 ||
+        r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0)
+        return gm_fail(err, GM_DATA_LOSS, "the stored session is damaged; remove it");
+    const redisReply *meta = r->element[2], *list = r->element[4];
+    s->busy = r->element[1]->integer != 0;
+    s->exists = meta->element[0]->type == REDIS_REPLY_STRING;
+    s->created_ms = number_of(meta->element[0]);
+    s->touched_ms = number_of(meta->element[1]);
+    s->raw = number_of(meta->element[2]) != 0;
+    s->n_ids = (size_t)r->element[3]->len / 4;
+    s->ids = malloc(s->n_ids * 4 + 4);
+    s->turns = calloc(list->elements + 1, sizeof *s->turns);
+    if (!s->ids || !s->turns)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for a session");
+    memcpy(s->ids, r->element[3]->str, s->n_ids * 4);
+    for (size_t i = 0; i < list->elements; i++) {
+        const redisReply *e = list->element[i];
+        Gm__TurnInfo *info = gm__turn_info__unpack(NULL, (size_t)e->len, (const uint8_t *)e->str);
+        if (!info || info->answer_end > s->n_ids)
+            return gm_fail(err, GM_DATA_LOSS, "turn %zu of the stored session is damaged", i);
+        s->turns[s->n_turns++] = info;
+    }
+    return GM_OK;
+}
+
+static void on_loaded(void *ctx, const struct redisReply *reply, const struct gm_err *failed)
+{
+    struct load *l = ctx;
+    struct gm_err err = *failed;
+    if (reply)
+        parse_session(&l->sess, reply, &err);
+    l->done(l->ctx, &l->sess, &err);
+    gm_sess_free(&l->sess);
+    free(l);
+}
+
+void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool lease,
+                  gm_sess_done *done, void *ctx)
+{
+    struct load *l = calloc(1, sizeof *l);
+    const struct key keys[4] = { key_of("lease", tenant, id, ""), key_of("sess", tenant, id, ""),
+                                 key_of("sess", tenant, id, ":tokens"),
+                                 key_of("sess", tenant, id, ":turns") };
+    char ms[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    if (!l) {
+        struct gm_err err = GM_ERR_NONE;
+        struct gm_sess none = { .exists = false };
+        gm_fail(&err, GM_EXHAUSTED, "no memory for a session");
+        done(ctx, &none, &err);
+        return;
+    }
+    l->done = done;
+    l->ctx = ctx;
+    snprintf(l->sess.tenant, sizeof l->sess.tenant, "%s", tenant);
+    snprintf(l->sess.id, sizeof l->sess.id, "%s", id);
+    snprintf(ms, sizeof ms, "%d", GM_LEASE_MS);
+    add_text(&c, "EVAL");
+    add_text(&c, LOAD);
+    add_text(&c, "4");
+    for (int i = 0; i < 4; i++)
+        add_text(&c, keys[i].text);
+    add_text(&c, o->instance);
+    add_text(&c, ms);
+    add_text(&c, lease ? "1" : "0");
+    gm_store_ask(o->store, on_loaded, l, c.n, c.argv, c.lens);
+}
+
+/* ---- the record of a running turn ---------------------------------------------------------------- */
+
+static uint8_t *pack(const ProtobufCMessage *m, size_t *n)
+{
+    *n = protobuf_c_message_get_packed_size(m);
+    uint8_t *bytes = malloc(*n + 1);
+    if (bytes)
+        protobuf_c_message_pack(m, bytes);
+    return bytes;
+}
+
+static uint8_t *record_of(const struct gm_turn *t, size_t *n)
+{
+    Gm__TurnRecord r = GM__TURN_RECORD__INIT;
+    r.request = t->request;
+    r.sampling = t->sampling;
+    r.session = (char *)t->sess.id;
+    r.tenant = (char *)t->sess.tenant;
+    r.numerics = (char *)gm_roster_numerics(t->orch);
+    r.start = t->start;
+    r.n_prompt = t->n_prompt;
+    r.prompt = t->prompt;
+    r.finish = (char *)t->finish;
+    r.has_answer = r.has_turns = r.has_created_ms = 1;
+    r.answer = (uint32_t)t->n_tokens;
+    r.turns = (uint32_t)t->sess.n_turns;
+    r.created_ms = t->sess.created_ms;
+    return pack(&r.base, n);
+}
+
+void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
+{
+    static const char RECORD[] = "redis.call('SET', KEYS[1], ARGV[1])\n"
+                                 "redis.call('DEL', KEYS[2])\n"
+                                 "redis.call('SADD', KEYS[3], ARGV[2])\nreturn 1\n";
+    const struct key rec = key_of("turn", t->sess.tenant, t->id, "");
+    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
+    struct command c = { .n = 0 };
+    size_t n = 0;
+    uint8_t *bytes = record_of(t, &n);
+    add_text(&c, "EVAL");
+    add_text(&c, RECORD);
+    add_text(&c, "3");
+    add_text(&c, rec.text);
+    add_text(&c, out.text);
+    add_text(&c, "gm:running");
+    add(&c, (const char *)bytes, n);
+    add_text(&c, t->key);
+    gm_store_ask(t->orch->store, done, ctx, c.n, c.argv, c.lens);
+    free(bytes);
+}
+
+/* Writes the tokens that the journal lacks at their absolute place: a repeated write changes nothing. */
+void gm_sess_journal(struct gm_turn *t)
+{
+    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
+    const size_t from = t->journalled, n = t->n_tokens - from;
+    char offset[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    if (n == 0 || t->state != GM_TURN_RUN || gm_store_pending(t->orch->store) > GM_TURNS_MAX)
+        return;
+    int32_t *ids = malloc(n * sizeof *ids);
+    if (!ids)
+        return;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = t->tokens[from + i]->id;
+    snprintf(offset, sizeof offset, "%zu", from * 4);
+    add_text(&c, "SETRANGE");
+    add_text(&c, out.text);
+    add_text(&c, offset);
+    add(&c, (const char *)ids, n * sizeof *ids);
+    if (gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL) == GM_OK)
+        t->journalled = t->n_tokens;
+    free(ids);
+}
+
+/* ---- the end of a turn --------------------------------------------------------------------------- */
+
+/* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: offset of the new ids, ids, turns before,
+ * the turn, created, touched, raw, ttl ms, running member, record, keep ms, instance. Repeating changes
+ * nothing. */
+static const char SAVE[] =
+    "local old = redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1)\n"
+    "if tonumber(ARGV[1]) == 0 then old = '' end\n"
+    "redis.call('SET', KEYS[2], old .. ARGV[2])\n"
+    "if tonumber(ARGV[3]) == 0 then redis.call('DEL', KEYS[3])\n"
+    "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1) end\n"
+    "redis.call('RPUSH', KEYS[3], ARGV[4])\n"
+    "redis.call('HSET', KEYS[1], 'created', ARGV[5], 'touched', ARGV[6], 'raw', ARGV[7])\n"
+    "for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end\n"
+    "if redis.call('GET', KEYS[4]) == ARGV[12] then redis.call('DEL', KEYS[4]) end\n"
+    "redis.call('SREM', KEYS[7], ARGV[9])\n"
+    "redis.call('SET', KEYS[5], ARGV[10], 'PX', ARGV[11])\n"
+    "redis.call('PEXPIRE', KEYS[6], ARGV[11])\n"
+    "return 1\n";
+
+struct saving {
+    struct gm_orch *orch;
+    uint64_t serial;
+};
+
+static void on_saved(void *ctx, const struct redisReply *reply, const struct gm_err *err)
+{
+    struct saving *s = ctx;
+    struct gm_turn *t = gm_turn_of(s->orch, s->serial);
+    if (!reply)
+        gm_log_err(GM_LOG_ERROR, "a turn was not stored", err);
+    if (t)
+        gm_turn_saved(t, reply != NULL);
+    free(s);
+}
+
+/* The ids that the turn adds to the session: its own prompt, the answer, what closes it. */
+static int32_t *new_ids(const struct gm_turn *t, size_t *n, uint32_t *answer_end)
+{
+    const struct gm_roster *r = &t->orch->roster;
+    const size_t own = t->n_prompt - t->start;
+    const size_t close = t->request->has_raw && t->request->raw ? 0 : r->n_close;
+    int32_t *ids = malloc((own + t->n_tokens + close + 1) * sizeof *ids);
+    if (!ids)
+        return NULL;
+    memcpy(ids, t->prompt + t->start, own * sizeof *ids);
+    for (size_t i = 0; i < t->n_tokens; i++)
+        ids[own + i] = t->tokens[i]->id;
+    if (close > 0)
+        memcpy(ids + own + t->n_tokens, r->close_ids, close * sizeof *ids);
+    *n = own + t->n_tokens + close;
+    *answer_end = (uint32_t)(t->n_prompt + t->n_tokens);
+    return ids;
+}
+
+static uint8_t *info_of(const struct gm_turn *t, uint32_t answer_end, size_t *n)
+{
+    Gm__TurnInfo info = GM__TURN_INFO__INIT;
+    info.turn = (char *)t->id;
+    info.has_messages = t->request->has_messages;
+    info.messages = t->request->messages;
+    info.has_tools = t->request->has_tools;
+    info.tools = t->request->tools;
+    info.start = t->start;
+    info.prompt_end = (uint32_t)t->n_prompt;
+    info.answer_end = answer_end;
+    info.finish = (char *)t->finish;
+    info.has_raw = 1;
+    info.raw = t->request->has_raw && t->request->raw;
+    info.sampling = t->sampling;
+    info.has_wall_ms = 1;
+    info.wall_ms = (uint64_t)gm_wall_ms();
+    return pack(&info.base, n);
+}
+
+void gm_sess_save(struct gm_turn *t)
+{
+    struct gm_orch *o = t->orch;
+    const char *tenant = t->sess.tenant, *id = t->sess.id;
+    const struct key keys[6] = { key_of("sess", tenant, id, ""),  key_of("sess", tenant, id, ":tokens"),
+                                 key_of("sess", tenant, id, ":turns"), key_of("lease", tenant, id, ""),
+                                 key_of("turn", tenant, t->id, ""),
+                                 key_of("turn", tenant, t->id, ":out") };
+    char offset[NUMBER_MAX], turns[NUMBER_MAX], created[NUMBER_MAX], touched[NUMBER_MAX];
+    char ttl[NUMBER_MAX], keep[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    struct gm_err err = GM_ERR_NONE;
+    size_t n_ids = 0, n_info = 0, n_record = 0;
+    uint32_t answer_end = 0;
+    int32_t *ids = new_ids(t, &n_ids, &answer_end);
+    uint8_t *info = info_of(t, answer_end, &n_info), *record = record_of(t, &n_record);
+    struct saving *s = malloc(sizeof *s);
+    if (!ids || !info || !record || !s) {
+        gm_log(GM_LOG_ERROR, "no memory to store a turn");
+        goto out;
+    }
+    *s = (struct saving){ o, t->serial };
+    snprintf(offset, sizeof offset, "%zu", (size_t)t->start * 4);
+    snprintf(turns, sizeof turns, "%zu", t->sess.n_turns);
+    snprintf(created, sizeof created, "%llu", (unsigned long long)t->sess.created_ms);
+    snprintf(touched, sizeof touched, "%lld", (long long)gm_wall_ms());
+    snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);
+    snprintf(keep, sizeof keep, "%d", GM_RECORD_KEEP_MS);
+    add_text(&c, "EVAL");
+    add_text(&c, SAVE);
+    add_text(&c, "7");
+    for (int i = 0; i < 6; i++)
+        add_text(&c, keys[i].text);
+    add_text(&c, "gm:running");
+    add_text(&c, offset);
+    add(&c, (const char *)ids, n_ids * sizeof *ids);
+    add_text(&c, turns);
+    add(&c, (const char *)info, n_info);
+    add_text(&c, created);
+    add_text(&c, touched);
+    add_text(&c, t->request->has_raw && t->request->raw ? "1" : "0");
+    add_text(&c, ttl);
+    add_text(&c, t->key);
+    add(&c, (const char *)record, n_record);
+    add_text(&c, keep);
+    add_text(&c, o->instance);
+    if (gm_store_write(o->store, on_saved, s, c.n, c.argv, c.lens, &err) == GM_OK)
+        s = NULL;
+    else
+        gm_log_err(GM_LOG_ERROR, "a turn was not stored", &err);
+out:
+    free(ids);
+    free(info);
+    free(record);
+    free(s);
+}
+
+void gm_sess_drop_record(struct gm_turn *t)
+{
+    static const char DROP[] =
+        "redis.call('DEL', KEYS[1], KEYS[2])\nredis.call('SREM', KEYS[4], ARGV[1])\n"
+        "if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end\nreturn 1\n";
+    const struct key rec = key_of("turn", t->sess.tenant, t->id, "");
+    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
+    const struct key lease = key_of("lease", t->sess.tenant, t->sess.id, "");
+    struct command c = { .n = 0 };
+    if (!t->sess.id[0] || !t->sess.created_ms)
+        return; /* it never had the lease */
+    add_text(&c, "EVAL");
+    add_text(&c, DROP);
+    add_text(&c, "4");
+    add_text(&c, rec.text);
+    add_text(&c, out.text);
+    add_text(&c, lease.text);
+    add_text(&c, "gm:running");
+    add_text(&c, t->key);
+    add_text(&c, t->orch->instance);
+    gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL);
+}
+
+void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,
+                      gm_store_reply *done, void *ctx)
+{
+    static const char CUT[] =
+        "if tonumber(ARGV[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3])\n"
+        "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[1]) - 1)\n"
+        "redis.call('SET', KEYS[2], redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[2]) - 1))\n"
+        "redis.call('PEXPIRE', KEYS[2], ARGV[3]) end\n"
+        "if tonumber(ARGV[1]) < 1 and ARGV[4] == '1' then redis.call('DEL', KEYS[1]) end\nreturn 1\n";
+    const struct key keys[3] = { key_of("sess", s->tenant, s->id, ""),
+                                 key_of("sess", s->tenant, s->id, ":tokens"),
+                                 key_of("sess", s->tenant, s->id, ":turns") };
+    char turns[NUMBER_MAX], bytes[NUMBER_MAX], ttl[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    snprintf(turns, sizeof turns, "%zu", n_turns);
+    snprintf(bytes, sizeof bytes, "%zu", (size_t)n_ids * 4);
+    snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);
+    add_text(&c, "EVAL");
+    add_text(&c, CUT);
+    add_text(&c, "3");
+    for (int i = 0; i < 3; i++)
+        add_text(&c, keys[i].text);
+    add_text(&c, turns);
+    add_text(&c, bytes);
+    add_text(&c, ttl);
+    add_text(&c, n_turns == 0 && n_ids == 0 && s->n_turns == 0 ? "1" : "0");
+    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
+}
