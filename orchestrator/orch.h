@@ -110,9 +110,9 @@ struct gm_orch {
     struct gm_service base;
     struct gm_roster roster;
     struct gm_store *store;
-    struct gm_strmap turns;   /* key -> struct gm_turn */
-    struct gm_idmap serials;  /* serial -> struct gm_turn */
-    struct gm_idmap tickets;  /* ticket -> struct gm_turn */
+    struct gm_strmap turns;  /* key -> struct gm_turn */
+    struct gm_idmap serials; /* serial -> struct gm_turn */
+    struct gm_idmap tickets; /* ticket -> struct gm_turn */
     uint64_t next_serial;
     char home[GM_ENDPOINT_MAX];
     const char *run_dir, *model;
@@ -124,35 +124,39 @@ struct gm_orch {
     int64_t recover_ms;
 };
 
-/* ---- roster.c ---------------------------------------------------------------------------------- */
+/* ---- roster.c ----------------------------------------------------------------------------------
+ */
 void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);
 
-/* ---- turn.c: the life of a turn ---------------------------------------------------------------- */
+/* ---- turn.c: the life of a turn ----------------------------------------------------------------
+ */
 struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *id,
                             struct gm_err *err);
 void gm_turn_free(struct gm_turn *t);
 struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial);
 void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from);
-void gm_turn_begin(struct gm_turn *t);           /* state LOAD */
-void gm_turn_ready(struct gm_turn *t);           /* prompt known: on to the ring (state WAIT) */
+void gm_turn_begin(struct gm_turn *t); /* state LOAD */
+void gm_turn_ready(struct gm_turn *t); /* prompt known: on to the ring (state WAIT) */
 void gm_turn_end(struct gm_turn *t, const char *finish); /* saves, then says finished */
 void gm_turn_fail(struct gm_turn *t, const struct gm_err *why);
 void gm_turn_saved(struct gm_turn *t, bool saved);
-void gm_turn_flush(struct gm_turn *t);           /* gives the stream what it may have */
+void gm_turn_flush(struct gm_turn *t); /* gives the stream what it may have */
 void gm_turn_tick(struct gm_turn *t);
 void gm_turn_state_set(struct gm_turn *t, enum gm_turn_state state);
 
-/* ---- ring.c: attempts --------------------------------------------------------------------------- */
-void gm_ring_begin(struct gm_turn *t);           /* WAIT -> OPEN when the ring is whole */
+/* ---- ring.c: attempts ---------------------------------------------------------------------------
+ */
+void gm_ring_begin(struct gm_turn *t); /* WAIT -> OPEN when the ring is whole */
 void gm_ring_lost(struct gm_turn *t, const struct gm_err *why); /* this attempt is lost */
 void gm_ring_release(struct gm_turn *t, bool keep);
 void gm_ring_credit(struct gm_turn *t, uint32_t more);
 enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_err *err);
 
-/* ---- session.c: Redis ---------------------------------------------------------------------------- */
+/* ---- session.c: Redis
+ * ---------------------------------------------------------------------------- */
 void gm_sess_free(struct gm_sess *s);
 typedef void gm_sess_done(void *ctx, struct gm_sess *sess, const struct gm_err *err);
 /* Reads a session; lease: takes it first (ABORTED when another turn has it). */
@@ -166,7 +170,8 @@ void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns
                       gm_store_reply *done, void *ctx);
 void gm_sess_recover(struct gm_orch *o);
 
-/* ---- edge.c: the methods -------------------------------------------------------------------------- */
+/* ---- edge.c: the methods
+ * -------------------------------------------------------------------------- */
 extern const struct gm_method gm_orch_methods[];
 bool gm_id_ok(const char *id);
 

@@ -1,4 +1,5 @@
-/* ring.c - attempts: a ticket for a turn, opened on the sampler and the shards, lost and made again.
+/* ring.c - attempts: a ticket for a turn, opened on the sampler and the shards, lost and made
+ * again.
  *
  * Owns:      tickets; what comes from the ring (emitted tokens, scored rows, faults, hello).
  * Does not:  know sessions (session.c) or clients (turn.c).
@@ -230,8 +231,9 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
         return;
     gm_ring_release(t, true);
     if (++t->deaths > GM_DEATHS_MAX) {
-        gm_fail(&err, GM_INTERNAL, "the turn was given up after %d attempts; the last ended with: %s",
-                t->deaths, why->text);
+        gm_fail(&err, GM_INTERNAL,
+                "the turn was given up after %d attempts; the last ended with: %s", t->deaths,
+                why->text);
         gm_turn_fail(t, &err);
         return;
     }
@@ -255,7 +257,8 @@ void gm_ring_credit(struct gm_turn *t, uint32_t more)
                 &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL, NULL);
 }
 
-/* ---- what comes from the ring ------------------------------------------------------------------- */
+/* ---- what comes from the ring -------------------------------------------------------------------
+ */
 
 static void on_emitted(struct gm_turn *t, Gm__Emitted *e)
 {

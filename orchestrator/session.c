@@ -1,7 +1,7 @@
 /* session.c - conversations in Redis: leases, exact ids, transcripts, records of running turns.
  *
- * Owns:      the keys: gm:sess:{tenant}:{id} (hash), :tokens (int32 string), :turns (list of TurnInfo),
- *            gm:lease:..., gm:turn:{tenant}:{turn} (TurnRecord), :out (journal), gm:running (set).
+ * Owns:      the keys: gm:sess:{tenant}:{id} (hash), :tokens (int32 string), :turns (list of
+ * TurnInfo), gm:lease:..., gm:turn:{tenant}:{turn} (TurnRecord), :out (journal), gm:running (set).
  * Does not:  wait: every function returns at once and answers by callback.
  */
 #include <hiredis/hiredis.h>
@@ -52,10 +52,11 @@ void gm_sess_free(struct gm_sess *s)
     s->n_turns = s->n_ids = 0;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------- */
+/* ---- loading
+ * ------------------------------------------------------------------------------------- */
 
-/* KEYS: lease, hash, tokens, turns. ARGV: instance, lease ms, want lease. One call reads all of it, so
- * no other turn can come between. */
+/* KEYS: lease, hash, tokens, turns. ARGV: instance, lease ms, want lease. One call reads all of it,
+ * so no other turn can come between. */
 static const char LOAD[] =
     "local held = redis.call('GET', KEYS[1])\n"
     "local busy = 0\n"
@@ -153,7 +154,8 @@ void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool le
     gm_store_ask(o->store, on_loaded, l, c.n, c.argv, c.lens);
 }
 
-/* ---- the record of a running turn ---------------------------------------------------------------- */
+/* ---- the record of a running turn
+ * ---------------------------------------------------------------- */
 
 static uint8_t *pack(const ProtobufCMessage *m, size_t *n)
 {
@@ -205,7 +207,8 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
     free(bytes);
 }
 
-/* Writes the tokens that the journal lacks at their absolute place: a repeated write changes nothing. */
+/* Writes the tokens that the journal lacks at their absolute place: a repeated write changes
+ * nothing. */
 void gm_sess_journal(struct gm_turn *t)
 {
     const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
@@ -229,11 +232,12 @@ void gm_sess_journal(struct gm_turn *t)
     free(ids);
 }
 
-/* ---- the end of a turn --------------------------------------------------------------------------- */
+/* ---- the end of a turn
+ * --------------------------------------------------------------------------- */
 
-/* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: offset of the new ids, ids, turns before,
- * the turn, created, touched, raw, ttl ms, running member, record, keep ms, instance. Repeating changes
- * nothing. */
+/* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: offset of the new ids, ids, turns
+ * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms, instance.
+ * Repeating changes nothing. */
 static const char SAVE[] =
     "local old = redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1)\n"
     "if tonumber(ARGV[1]) == 0 then old = '' end\n"
@@ -308,10 +312,11 @@ void gm_sess_save(struct gm_turn *t)
 {
     struct gm_orch *o = t->orch;
     const char *tenant = t->sess.tenant, *id = t->sess.id;
-    const struct key keys[6] = { key_of("sess", tenant, id, ""),  key_of("sess", tenant, id, ":tokens"),
-                                 key_of("sess", tenant, id, ":turns"), key_of("lease", tenant, id, ""),
-                                 key_of("turn", tenant, t->id, ""),
-                                 key_of("turn", tenant, t->id, ":out") };
+    const struct key keys[6] = {
+        key_of("sess", tenant, id, ""),       key_of("sess", tenant, id, ":tokens"),
+        key_of("sess", tenant, id, ":turns"), key_of("lease", tenant, id, ""),
+        key_of("turn", tenant, t->id, ""),    key_of("turn", tenant, t->id, ":out")
+    };
     char offset[NUMBER_MAX], turns[NUMBER_MAX], created[NUMBER_MAX], touched[NUMBER_MAX];
     char ttl[NUMBER_MAX], keep[NUMBER_MAX];
     struct command c = { .n = 0 };
@@ -392,7 +397,8 @@ void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns
         "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[1]) - 1)\n"
         "redis.call('SET', KEYS[2], redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[2]) - 1))\n"
         "redis.call('PEXPIRE', KEYS[2], ARGV[3]) end\n"
-        "if tonumber(ARGV[1]) < 1 and ARGV[4] == '1' then redis.call('DEL', KEYS[1]) end\nreturn 1\n";
+        "if tonumber(ARGV[1]) < 1 and ARGV[4] == '1' then redis.call('DEL', KEYS[1]) end\nreturn "
+        "1\n";
     const struct key keys[3] = { key_of("sess", s->tenant, s->id, ""),
                                  key_of("sess", s->tenant, s->id, ":tokens"),
                                  key_of("sess", s->tenant, s->id, ":turns") };

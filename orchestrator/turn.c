@@ -83,7 +83,8 @@ void gm_turn_free(struct gm_turn *t)
     free(t);
 }
 
-/* ---- the client's stream ------------------------------------------------------------------------ */
+/* ---- the client's stream ------------------------------------------------------------------------
+ */
 
 static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit)
 {
@@ -205,7 +206,8 @@ void gm_turn_flush(struct gm_turn *t)
         send_finished(t, t->written);
 }
 
-/* ---- how it ends --------------------------------------------------------------------------------- */
+/* ---- how it ends
+ * --------------------------------------------------------------------------------- */
 
 void gm_turn_end(struct gm_turn *t, const char *finish)
 {

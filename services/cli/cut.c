@@ -11,7 +11,7 @@
 #include "common/model/gguf.h"
 #include "services/cli/cut.h"
 
-_Static_assert(GM_CUT_SHARDS_MAX == GM_SHARDS_MAX, "one limit of shards");
+_Static_assert((int)GM_CUT_SHARDS_MAX == (int)GM_SHARDS_MAX, "one limit of shards");
 
 static enum gm_status fill_text(struct gm_cut *cut, struct gm_err *err)
 {

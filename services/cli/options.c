@@ -79,7 +79,7 @@ static enum gm_status resolve_adapter(const struct gm_up_options *o, char out[GM
 static void name_of(const char *path, char *out, size_t cap)
 {
     const char *base = strrchr(path, '/');
-    snprintf(out, cap, "%s", base ? base + 1 : path);
+    snprintf(out, cap, "%.*s", (int)cap - 1, base ? base + 1 : path);
     char *dot = strrchr(out, '.');
     if (dot && dot != out)
         *dot = 0;

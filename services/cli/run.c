@@ -18,8 +18,8 @@ struct options {
 
 #define FLAG(word, member, what)                                                                   \
     { .name = word, .kind = GM_OPT_FLAG, .at = offsetof(struct options, member), .help = what }
-#define TEXT(word, member, name, what)                                                             \
-    { .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = name,      \
+#define TEXT(word, member, value, what)                                                            \
+    { .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = value,     \
       .help = what }
 /* clang-format off */
 static const struct gm_opt opts[] = {
