@@ -43,6 +43,8 @@ LAYERS = (
     (r"common/net\.h$|common/net/", "net"),
     (r"common/model/config\.h$", "config"),
     (r"common/model/", "model"),
+    (r"services/cli/cut\.[ch]$", "cut"),
+    (r"services/cli/", "client"),
     (r"services/[^/]+/main\.c$", "main"),
     (r"services/[^/]+/edge\.[ch]$", "edge"),
     (r"services/", "service"),
@@ -60,6 +62,8 @@ MAY_INCLUDE = {
     "config": {"config", "model", "base", "kernels"},
     "model": {"config", "model", "base", "kernels"},
     "main": {"edge", "service", "base", "net", "config", "model", "kernels"},
+    "cut": {"cut", "base", "config", "model", "kernels"},
+    "client": {"client", "cut", "base", "net", "gen"},
     "edge": {"edge", "service", "base", "net", "config", "model", "kernels", "gen"},
     "service": {"service", "base", "config", "model", "kernels"},
     "orchestrator": {"orchestrator", "base", "net", "config"},
@@ -70,12 +74,12 @@ MAY_INCLUDE = {
 LIBRARIES = (
     (r"zmq", {"net"}),
     (r"hiredis/", {"net"}),
-    (r"protobuf-c/", {"net", "edge", "orchestrator-edge"}),
+    (r"protobuf-c/", {"net", "edge", "client", "orchestrator-edge"}),
     (r"cuda|nv|cublas|cooperative_groups", {"cuda"}),
-    (r"xxhash\.h$", {"net", "model", "config", "service", "main", "edge",
+    (r"xxhash\.h$", {"net", "model", "config", "service", "main", "edge", "client",
                      "orchestrator", "orchestrator-edge"}),
     (r"sentencepiece|jansson|histedit|editline|microhttpd|curl/|turbojpeg|png\.h|webp/|sodium|zstd",
-     {"service", "main", "edge"}),
+     {"service", "main", "edge", "client"}),
     (r"CUnit/", set()),
 )
 
@@ -99,7 +103,7 @@ def edge_problem(path, target):
         return 'includes "%s", which is no header' % target
     if theirs not in MAY_INCLUDE[mine]:
         return 'includes "%s": %s files may not include %s' % (target, mine, theirs)
-    if theirs in ("service", "orchestrator") and mine != "tests" \
+    if theirs in ("service", "client", "cut", "orchestrator") and mine != "tests" \
             and folder_of(path) != folder_of(target):
         return 'includes "%s" of another program' % target
     return None

@@ -45,8 +45,9 @@ static enum gm_status find(struct gm_conn *c, const struct gm_up_options *o, boo
         if (rc != GM_OK || *found)
             break;
         if (!gm_state_supervised(st)) {
-            rc = gm_fail(err, GM_UNAVAILABLE, "the pipeline of this home never got ready and its "
-                                              "gemline up is gone; run gemline down");
+            rc = gm_fail(err, GM_UNAVAILABLE,
+                         "the pipeline of this home never got ready and its "
+                         "gemline up is gone; run gemline down");
             break;
         }
         if (gm_stopping()) {
@@ -69,8 +70,7 @@ static enum gm_status settings(const struct gm_up_options *o, bool tokenizer_onl
     return gm_options_model(o, set->model, err);
 }
 
-static enum gm_status start_in_temp(struct gm_conn *c, const struct gm_job *job,
-                                    struct gm_err *err)
+static enum gm_status start_in_temp(struct gm_conn *c, const struct gm_job *job, struct gm_err *err)
 {
     struct gm_home *temp = calloc(1, sizeof *temp);
     if (!temp)

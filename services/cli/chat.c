@@ -28,8 +28,10 @@ struct settable {
 };
 
 #define ROW_TEXT(word, member, value, what)                                                        \
-    { .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = value,     \
-      .help = what }
+    {                                                                                              \
+        .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = value,   \
+        .help = what                                                                               \
+    }
 /* clang-format off */
 static const struct gm_opt opts[] = {
     ROW_TEXT("system", system, "TEXT", "what the model is told before the conversation"),
@@ -56,8 +58,8 @@ struct chat {
     char session[GM_CLI_ID_MAX + 1]; /* "": a new one */
     char *system;                    /* owned; NULL: none */
     bool fresh;                      /* nothing was said yet: the system text goes along */
-    bool leave, block; /* block: between triple quotes */
-    int interrupts;    /* Ctrl-C in a row */
+    bool leave, block;               /* block: between triple quotes */
+    int interrupts;                  /* Ctrl-C in a row */
     EditLine *el;
     History *history;
     struct gm_buf typed; /* the message being put together */
@@ -75,7 +77,8 @@ static char *prompt(EditLine *el)
     return prompt_of && prompt_of->typed.len ? more : fresh;
 }
 
-/* ---- a turn ----------------------------------------------------------------------------------- */
+/* ---- a turn -----------------------------------------------------------------------------------
+ */
 static void say(struct chat *c, const struct gm_buf *text, bool retry)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -117,7 +120,8 @@ static void say(struct chat *c, const struct gm_buf *text, bool retry)
     gm_stop_clear();
 }
 
-/* ---- slash commands --------------------------------------------------------------------------- */
+/* ---- slash commands ---------------------------------------------------------------------------
+ */
 static void do_new(struct chat *c, const char *rest)
 {
     (void)rest;
@@ -254,8 +258,8 @@ static void do_stats(struct chat *c, const char *rest)
     (void)rest;
     printf("session %s; the last turn: %u prompt tokens (%u cached) in %.0f ms, %zu tokens at "
            "%.1f a second; room for %u\n",
-           c->session[0] ? c->session : "(new)", c->prompt_tokens, c->cached_tokens,
-           c->prefill_ms, c->tokens,
+           c->session[0] ? c->session : "(new)", c->prompt_tokens, c->cached_tokens, c->prefill_ms,
+           c->tokens,
            c->tokens > 1 && c->decode_ms > 0 ? (double)(c->tokens - 1) * 1000.0 / c->decode_ms
                                              : 0.0,
            c->conn.context);
@@ -310,7 +314,8 @@ static void slash(struct chat *c, const char *line)
     fflush(stdout);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 /* One character of the terminal; -1 when a stop signal came. */
 static int next_char(EditLine *el, wchar_t *out)
 {

@@ -42,7 +42,8 @@ enum gm_status gm_cli_read(const char *path, struct gm_buf *out, struct gm_err *
 /* 1-64 of A-Za-z0-9._- */
 enum gm_status gm_cli_check_session(const char *id, struct gm_err *err);
 
-/* ---- options.c: the options of `up`, which run, chat and score take too ----------------------- */
+/* ---- options.c: the options of `up`, which run, chat and score take too -----------------------
+ */
 struct gm_up_options {
     int64_t shards, threads, context, kv_tokens, session_ttl_ms;
     int32_t kv;
@@ -55,24 +56,30 @@ struct gm_up_options {
 #define GM_UP_ROWS(type, field)                                                                    \
     { GM_UP_ROW(type, field, shards, "shards", "processes that share the layers"),                 \
       .kind = GM_OPT_INT, .min = 1, .max = GM_CUT_SHARDS_MAX, .def = "1" },                        \
-    { GM_UP_ROW(type, field, layers, "layers", "the cut, as 0:6,6:12,12:18"),                      \
-      .kind = GM_OPT_TEXT, .arg = "CUT" },                                                         \
-    { GM_UP_ROW(type, field, model, "model", "a GGUF file (default: Gemma 3 270M of the cache)"),  \
-      .kind = GM_OPT_TEXT, .arg = "FILE" },                                                        \
-    { GM_UP_ROW(type, field, adapter, "adapter", "a LoRA folder (PEFT), or none"),                 \
-      .kind = GM_OPT_TEXT, .arg = "DIR" },                                                         \
-    { GM_UP_ROW(type, field, threads, "threads", "threads of a shard (0: all usable CPUs)"),       \
-      .kind = GM_OPT_INT, .max = 256, .def = "0" },                                                \
-    { GM_UP_ROW(type, field, context, "context", "tokens of one conversation (0: 8192, or the "    \
-                                                 "model's)"),                                      \
-      .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                            \
-    { GM_UP_ROW(type, field, kv_tokens, "kv-tokens", "tokens of all together (0: 4 x context)"),   \
-      .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                            \
-    { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,       \
-      .choices = GM_CLI_KV_CHOICES },                                                              \
-    { GM_UP_ROW(type, field, session_ttl_ms, "session-ttl", "idle sessions are dropped after "     \
-                                                            "this (0: never)"),                    \
-      .kind = GM_OPT_DURATION, .def = "0" }
+        { GM_UP_ROW(type, field, layers, "layers", "the cut, as 0:6,6:12,12:18"),                  \
+          .kind = GM_OPT_TEXT, .arg = "CUT" },                                                     \
+        { GM_UP_ROW(type, field, model, "model",                                                   \
+                    "a GGUF file (default: Gemma 3 270M of the cache)"),                           \
+          .kind = GM_OPT_TEXT, .arg = "FILE" },                                                    \
+        { GM_UP_ROW(type, field, adapter, "adapter", "a LoRA folder (PEFT), or none"),             \
+          .kind = GM_OPT_TEXT, .arg = "DIR" },                                                     \
+        { GM_UP_ROW(type, field, threads, "threads", "threads of a shard (0: all usable CPUs)"),   \
+          .kind = GM_OPT_INT, .max = 256, .def = "0" },                                            \
+        { GM_UP_ROW(type, field, context, "context",                                               \
+                    "tokens of one conversation (0: 8192, or the "                                 \
+                    "model's)"),                                                                   \
+          .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                        \
+        { GM_UP_ROW(type, field, kv_tokens, "kv-tokens",                                           \
+                    "tokens of all together (0: 4 x context)"),                                    \
+          .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
+        { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
+          .choices = GM_CLI_KV_CHOICES },                                                          \
+    {                                                                                              \
+        GM_UP_ROW(type, field, session_ttl_ms, "session-ttl",                                      \
+                  "idle sessions are dropped after "                                               \
+                  "this (0: never)"),                                                              \
+            .kind = GM_OPT_DURATION, .def = "0"                                                    \
+    }
 
 #define GM_CLI_KV_CHOICES "f32|bf16|f16|q8"
 
@@ -124,7 +131,7 @@ struct gm_proc {
     int32_t begin, end; /* layers of a shard */
     int32_t restarts;
     bool failed;
-    int pidfd;                             /* -1: none; not stored */
+    int pidfd;                              /* -1: none; not stored */
     int64_t recent_ms[GM_CLI_RESTARTS_MAX]; /* last restarts, a ring; not stored */
 };
 struct gm_state {
@@ -166,7 +173,8 @@ struct gm_job {
  * pipeline holds the home; else why it could not start. */
 enum gm_status gm_supervise(const struct gm_job *job, struct gm_err *err);
 
-/* ---- daemon.c: a supervisor as a process of its own ------------------------------------------- */
+/* ---- daemon.c: a supervisor as a process of its own -------------------------------------------
+ */
 /* Forks one that holds nothing of this process; returns when it is ready. *lifeline (may be NULL:
  * it outlives us) is what to close to end it; *pid is its process. Errors as gm_supervise. */
 enum gm_status gm_daemon_start(struct gm_job job, pid_t *pid, int *lifeline, struct gm_err *err);
@@ -199,7 +207,7 @@ struct gm_turn_options {
 };
 struct gm_answer {
     struct gm_buf text;
-    int32_t *ids; /* owned, n */
+    int32_t *ids;       /* owned, n */
     Gm__Token **tokens; /* owned copies, n */
     size_t n, cap;
     char session[GM_CLI_ID_MAX + 1];
@@ -223,7 +231,8 @@ enum gm_status gm_session_list(struct gm_conn *c, bool json, struct gm_err *err)
 enum gm_status gm_session_call(struct gm_conn *c, const char *method, const char *id,
                                struct gm_err *err);
 
-/* ---- commands: argv[0] is the command's name -------------------------------------------------- */
+/* ---- commands: argv[0] is the command's name --------------------------------------------------
+ */
 int gm_cmd_up(int argc, char **argv);
 int gm_cmd_down(int argc, char **argv);
 int gm_cmd_status(int argc, char **argv);

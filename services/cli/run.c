@@ -17,10 +17,14 @@ struct options {
 };
 
 #define FLAG(word, member, what)                                                                   \
-    { .name = word, .kind = GM_OPT_FLAG, .at = offsetof(struct options, member), .help = what }
+    {                                                                                              \
+        .name = word, .kind = GM_OPT_FLAG, .at = offsetof(struct options, member), .help = what    \
+    }
 #define TEXT(word, member, value, what)                                                            \
-    { .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = value,     \
-      .help = what }
+    {                                                                                              \
+        .name = word, .kind = GM_OPT_TEXT, .at = offsetof(struct options, member), .arg = value,   \
+        .help = what                                                                               \
+    }
 /* clang-format off */
 static const struct gm_opt opts[] = {
     FLAG("raw", raw, "the text alone, without the chat template"),
@@ -47,8 +51,7 @@ static const struct gm_program program = {
     .positionals_max = 1,
 };
 
-static enum gm_status check(const struct options *o, const struct gm_args *args,
-                            struct gm_err *err)
+static enum gm_status check(const struct options *o, const struct gm_args *args, struct gm_err *err)
 {
     if (o->json && o->stream)
         return gm_fail(err, GM_INVALID, "give --json or --stream, not both");

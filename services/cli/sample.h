@@ -21,32 +21,38 @@ struct gm_sample {
 #define GM_SAMPLE_ROW(type, field, member, word, what)                                             \
     .name = word, .at = offsetof(type, field.member), .help = what
 #define GM_SAMPLE_ROWS(type, field)                                                                \
-    { GM_SAMPLE_ROW(type, field, temperature, "temperature", "0 is greedy"),                       \
-      .kind = GM_OPT_FLOAT, .max = 100, .def = "1" },                                              \
-    { GM_SAMPLE_ROW(type, field, top_k, "top-k", "of so many best tokens; 0 is off"),              \
-      .kind = GM_OPT_INT, .max = GM_TOP_K_ASK_MAX, .def = "64" },                                  \
-    { GM_SAMPLE_ROW(type, field, top_p, "top-p", "of the best that hold so much; 1 is off"),       \
-      .kind = GM_OPT_FLOAT, .min = 1e-6, .max = 1, .def = "0.95" },                                \
-    { GM_SAMPLE_ROW(type, field, min_p, "min-p", "of those at least so likely, best = 1"),         \
-      .kind = GM_OPT_FLOAT, .max = 1, .def = "0" },                                                \
-    { GM_SAMPLE_ROW(type, field, repeat_penalty, "repeat-penalty", "1 is off"),                    \
-      .kind = GM_OPT_FLOAT, .min = 0.01, .max = 100, .def = "1" },                                 \
-    { GM_SAMPLE_ROW(type, field, presence_penalty, "presence-penalty", "0 is off"),                \
-      .kind = GM_OPT_FLOAT, .min = -100, .max = 100, .def = "0" },                                 \
-    { GM_SAMPLE_ROW(type, field, frequency_penalty, "frequency-penalty", "0 is off"),              \
-      .kind = GM_OPT_FLOAT, .min = -100, .max = 100, .def = "0" },                                 \
-    { GM_SAMPLE_ROW(type, field, seed, "seed", "the same seed gives the same answer; none: "       \
-                                               "a random one"),                                    \
-      .kind = GM_OPT_UINT },                                                                       \
-    { GM_SAMPLE_ROW(type, field, max_tokens, "max-tokens", "longest answer"),                      \
-      .kind = GM_OPT_INT, .min = 1, .max = 1 << 20, .def = "1024" },                               \
-    { GM_SAMPLE_ROW(type, field, stops, "stop", "ends the answer before this text; repeatable"),   \
-      .kind = GM_OPT_LIST, .arg = "TEXT" },                                                        \
-    { GM_SAMPLE_ROW(type, field, ignore_eos, "ignore-eos", "end tokens do not end the answer"),    \
-      .kind = GM_OPT_FLAG },                                                                       \
-    { GM_SAMPLE_ROW(type, field, logprobs, "logprobs", "log-probabilities, with N alternatives "   \
-                                                       "(-1: none)"),                              \
-      .kind = GM_OPT_INT, .min = -1, .max = GM_LOGPROBS_MAX, .def = "-1" }
+    { GM_SAMPLE_ROW(type, field, temperature, "temperature", "0 is greedy"), .kind = GM_OPT_FLOAT, \
+      .max = 100, .def = "1" },                                                                    \
+        { GM_SAMPLE_ROW(type, field, top_k, "top-k", "of so many best tokens; 0 is off"),          \
+          .kind = GM_OPT_INT, .max = GM_TOP_K_ASK_MAX, .def = "64" },                              \
+        { GM_SAMPLE_ROW(type, field, top_p, "top-p", "of the best that hold so much; 1 is off"),   \
+          .kind = GM_OPT_FLOAT, .min = 1e-6, .max = 1, .def = "0.95" },                            \
+        { GM_SAMPLE_ROW(type, field, min_p, "min-p", "of those at least so likely, best = 1"),     \
+          .kind = GM_OPT_FLOAT, .max = 1, .def = "0" },                                            \
+        { GM_SAMPLE_ROW(type, field, repeat_penalty, "repeat-penalty", "1 is off"),                \
+          .kind = GM_OPT_FLOAT, .min = 0.01, .max = 100, .def = "1" },                             \
+        { GM_SAMPLE_ROW(type, field, presence_penalty, "presence-penalty", "0 is off"),            \
+          .kind = GM_OPT_FLOAT, .min = -100, .max = 100, .def = "0" },                             \
+        { GM_SAMPLE_ROW(type, field, frequency_penalty, "frequency-penalty", "0 is off"),          \
+          .kind = GM_OPT_FLOAT, .min = -100, .max = 100, .def = "0" },                             \
+        { GM_SAMPLE_ROW(type, field, seed, "seed",                                                 \
+                        "the same seed gives the same answer; none: "                              \
+                        "a random one"),                                                           \
+          .kind = GM_OPT_UINT },                                                                   \
+        { GM_SAMPLE_ROW(type, field, max_tokens, "max-tokens", "longest answer"),                  \
+          .kind = GM_OPT_INT, .min = 1, .max = 1 << 20, .def = "1024" },                           \
+        { GM_SAMPLE_ROW(type, field, stops, "stop",                                                \
+                        "ends the answer before this text; repeatable"),                           \
+          .kind = GM_OPT_LIST, .arg = "TEXT" },                                                    \
+        { GM_SAMPLE_ROW(type, field, ignore_eos, "ignore-eos",                                     \
+                        "end tokens do not end the answer"),                                       \
+          .kind = GM_OPT_FLAG },                                                                   \
+    {                                                                                              \
+        GM_SAMPLE_ROW(type, field, logprobs, "logprobs",                                           \
+                      "log-probabilities, with N alternatives "                                    \
+                      "(-1: none)"),                                                               \
+            .kind = GM_OPT_INT, .min = -1, .max = GM_LOGPROBS_MAX, .def = "-1"                     \
+    }
 
 /* The message, pointing into `s`; stops live in *stops (GM_STOPS_MAX). seed_given false: a random
  * seed is put into it. GM_INVALID: too many or too long stop texts. */

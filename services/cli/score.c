@@ -112,8 +112,7 @@ static double perplexity(const struct table *t)
     return n ? exp(-sum / (double)n) : (double)NAN;
 }
 
-static enum gm_status put_top(struct gm_buf *b, const struct table *t, bool ids,
-                              struct gm_err *err)
+static enum gm_status put_top(struct gm_buf *b, const struct table *t, bool ids, struct gm_err *err)
 {
     enum gm_status rc = gm_buf_append_text(b, "[", err);
     for (size_t i = 0; rc == GM_OK && i < t->n; i++) {
@@ -172,8 +171,7 @@ static enum gm_status put_plain(struct gm_buf *b, const struct table *t,
         if (rc == GM_OK)
             rc = gm_buf_append_text(b, "\n", err);
     }
-    return rc == GM_OK ? gm_buf_printf(b, err, "tokens %zu, perplexity %.6g\n", t->n,
-                                       perplexity(t))
+    return rc == GM_OK ? gm_buf_printf(b, err, "tokens %zu, perplexity %.6g\n", t->n, perplexity(t))
                        : rc;
 }
 
@@ -192,8 +190,9 @@ static enum gm_status score(struct gm_conn *c, const struct options *o, struct g
     q.top_n = (uint32_t)o->top;
     q.every = (uint32_t)o->every;
     struct gm_buf out = GM_BUF(8 * (size_t)GM_CLI_INPUT_BYTES_MAX);
-    enum gm_status rc = gm_client_stream(c->client, "Orchestrator.Score", &q.base,
-                                         &gm__score_event__descriptor, 0, on_item, on_idle, &t, err);
+    enum gm_status rc =
+        gm_client_stream(c->client, "Orchestrator.Score", &q.base, &gm__score_event__descriptor, 0,
+                         on_item, on_idle, &t, err);
     if (rc == GM_OK && t.err.status != GM_OK) {
         *err = t.err;
         rc = err->status;

@@ -107,7 +107,8 @@ enum gm_status gm_session_list(struct gm_conn *c, bool json, struct gm_err *err)
     return rc;
 }
 
-/* ---- show ------------------------------------------------------------------------------------- */
+/* ---- show -------------------------------------------------------------------------------------
+ */
 static enum gm_status put_said(struct gm_buf *b, const char *role, const char *text, size_t n,
                                bool json, struct gm_err *err)
 {
@@ -145,8 +146,8 @@ static enum gm_status put_messages(struct gm_buf *b, const Gm__TurnInfo *t, bool
         for (size_t k = 0; rc == GM_OK && role && k < json_array_size(content); k++) {
             const json_t *text = json_object_get(json_array_get(content, k), "text");
             if (json_is_string(text))
-                rc = put_said(b, role, json_string_value(text), json_string_length(text), json,
-                              err);
+                rc =
+                    put_said(b, role, json_string_value(text), json_string_length(text), json, err);
         }
     }
     json_decref(all);
@@ -196,15 +197,15 @@ enum gm_status gm_session_print(struct gm_conn *c, const char *id, bool json, st
     return rc;
 }
 
-/* ---- the command ------------------------------------------------------------------------------ */
+/* ---- the command ------------------------------------------------------------------------------
+ */
 enum gm_status gm_session_call(struct gm_conn *c, const char *method, const char *id,
                                struct gm_err *err)
 {
     const bool undo = strcmp(method, "Orchestrator.Undo") == 0;
     ProtobufCMessage *reply = NULL;
-    const enum gm_status rc =
-        fetch(c, method, id, undo ? &gm__session_reply__descriptor : &gm__empty__descriptor,
-              &reply, err);
+    const enum gm_status rc = fetch(
+        c, method, id, undo ? &gm__session_reply__descriptor : &gm__empty__descriptor, &reply, err);
     if (reply)
         protobuf_c_message_free_unpacked(reply, NULL);
     return rc;
@@ -257,8 +258,9 @@ struct verb {
     enum gm_status (*run)(struct gm_conn *c, const char *id, bool json, struct gm_err *err);
 };
 static const struct verb verbs[] = {
-    { "list", 1, do_list },   { "show", 2, gm_session_print }, { "undo", 2, do_undo },
-    { "retry", 2, do_retry }, { "rm", 2, do_rm },
+    { "list", 1, do_list }, { "show", 2, gm_session_print },
+    { "undo", 2, do_undo }, { "retry", 2, do_retry },
+    { "rm", 2, do_rm },
 };
 enum { VERBS = sizeof verbs / sizeof verbs[0] };
 

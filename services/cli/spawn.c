@@ -23,8 +23,7 @@ struct args {
     bool full;
 };
 
-static void put(struct args *a, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+static void put(struct args *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void put(struct args *a, const char *format, ...)
 {
     char *text = NULL;
@@ -155,8 +154,7 @@ enum gm_status gm_spawn(const struct gm_home *home, const struct gm_state *st, s
 {
     struct args a = { 0 };
     char folder[GM_PATH_MAX], log[GM_PATH_MAX], program[GM_PATH_MAX + 32];
-    if (gm_self_dir(folder, sizeof folder, err) != GM_OK ||
-        log_path(log, home, p, err) != GM_OK)
+    if (gm_self_dir(folder, sizeof folder, err) != GM_OK || log_path(log, home, p, err) != GM_OK)
         return err ? err->status : GM_INTERNAL;
     snprintf(program, sizeof program, "%s/gm-%s", folder, p->role);
     if (strcmp(p->role, "redis") == 0)

@@ -17,15 +17,20 @@ enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5 };
 
 static const char *const file_name = "state.json";
 
-/* ---- the settings as rows: one table to store, load and compare ------------------------------- */
+/* ---- the settings as rows: one table to store, load and compare -------------------------------
+ */
 struct row {
     const char *name; /* of the option, without dashes */
     size_t at, size;  /* size 0: int64_t, else a text of so many bytes */
 };
 #define TEXT(option, member)                                                                       \
-    { option, offsetof(struct gm_settings, member), sizeof(((struct gm_settings *)0)->member) }
+    {                                                                                              \
+        option, offsetof(struct gm_settings, member), sizeof(((struct gm_settings *)0)->member)    \
+    }
 #define NUMBER(option, member)                                                                     \
-    { option, offsetof(struct gm_settings, member), 0 }
+    {                                                                                              \
+        option, offsetof(struct gm_settings, member), 0                                            \
+    }
 static const struct row rows[] = {
     TEXT("model", model),
     TEXT("adapter", adapter),
@@ -79,13 +84,14 @@ enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_setti
     return GM_OK;
 }
 
-/* ---- the file --------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------
+ */
 static json_t *proc_json(const struct gm_proc *p)
 {
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b}", "role", p->role, "index",
-                     (json_int_t)p->index, "pid", (json_int_t)p->pid, "start",
-                     (json_int_t)p->start, "started_ms", (json_int_t)p->started_ms, "begin",
-                     p->begin, "end", p->end, "restarts", p->restarts, "failed", p->failed);
+                     (json_int_t)p->index, "pid", (json_int_t)p->pid, "start", (json_int_t)p->start,
+                     "started_ms", (json_int_t)p->started_ms, "begin", p->begin, "end", p->end,
+                     "restarts", p->restarts, "failed", p->failed);
 }
 
 enum gm_status gm_state_store(const struct gm_state *st, const struct gm_home *home,
@@ -99,10 +105,10 @@ enum gm_status gm_state_store(const struct gm_state *st, const struct gm_home *h
     }
     for (size_t i = 0; i < st->n; i++)
         json_array_append_new(procs, proc_json(&st->procs[i]));
-    json_t *all = json_pack("{s:b, s:b, s:I, s:I, s:o, s:o}", "private", st->single, "ready",
-                            st->ready, "pid", (json_int_t)st->supervisor_pid, "start",
-                            (json_int_t)st->supervisor_start, "options", options, "processes",
-                            procs);
+    json_t *all =
+        json_pack("{s:b, s:b, s:I, s:I, s:o, s:o}", "private", st->single, "ready", st->ready,
+                  "pid", (json_int_t)st->supervisor_pid, "start", (json_int_t)st->supervisor_start,
+                  "options", options, "processes", procs);
     char *dump = all ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     if (!dump)
@@ -184,7 +190,8 @@ void gm_state_remove(const struct gm_home *home)
         unlink(path);
 }
 
-/* ---- processes -------------------------------------------------------------------------------- */
+/* ---- processes --------------------------------------------------------------------------------
+ */
 static bool proc_alive(const struct gm_proc *p)
 {
     return p->pid > 0 && gm_pid_alive(p->pid, p->start);

@@ -42,7 +42,9 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
     const bool alive = p->pid > 0 && gm_pid_alive(p->pid, p->start);
     const bool redis = strcmp(p->role, "redis") == 0;
     snprintf(h->state, sizeof h->state, "%s",
-             p->failed ? "failed" : alive ? (redis ? "ready" : "starting") : "down");
+             p->failed ? "failed"
+             : alive   ? (redis ? "ready" : "starting")
+                       : "down");
     if (!alive)
         return;
     (void)gm_pid_rss_bytes(p->pid, &h->rss_bytes, NULL);
@@ -50,9 +52,8 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
         return;
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
-    const enum gm_status rc =
-        gm_client_call(client, p->role, p->index, "Health.Check", &empty.base,
-                       &gm__health_reply__descriptor, CALL_MS, &reply, NULL);
+    const enum gm_status rc = gm_client_call(client, p->role, p->index, "Health.Check", &empty.base,
+                                             &gm__health_reply__descriptor, CALL_MS, &reply, NULL);
     if (rc != GM_OK || !reply) {
         snprintf(h->state, sizeof h->state, "unresponsive");
         return;
@@ -68,9 +69,8 @@ static bool ask_ready(struct gm_client *client)
 {
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
-    if (!client ||
-        gm_client_call(client, "orchestrator", 0, "Orchestrator.Info", &empty.base,
-                       &gm__info_reply__descriptor, CALL_MS, &reply, NULL) != GM_OK)
+    if (!client || gm_client_call(client, "orchestrator", 0, "Orchestrator.Info", &empty.base,
+                                  &gm__info_reply__descriptor, CALL_MS, &reply, NULL) != GM_OK)
         return false;
     const bool ready = ((Gm__InfoReply *)reply)->ready;
     protobuf_c_message_free_unpacked(reply, NULL);
@@ -80,8 +80,8 @@ static bool ask_ready(struct gm_client *client)
 static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool ready,
                                const struct health *h, struct gm_err *err)
 {
-    enum gm_status rc = gm_buf_printf(b, err, "{\"ready\": %s, \"model\": ",
-                                      ready ? "true" : "false");
+    enum gm_status rc =
+        gm_buf_printf(b, err, "{\"ready\": %s, \"model\": ", ready ? "true" : "false");
     if (rc == GM_OK && !st->n)
         rc = gm_buf_append_text(b, "null", err);
     else if (rc == GM_OK)
@@ -109,17 +109,16 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
 {
     if (!st->n)
         return gm_buf_append_text(b, "nothing runs in this home\n", err);
-    enum gm_status rc = gm_buf_printf(
-        b, err, "%s: %s%s\n%-14s %8s  %-12s %8s %8s %9s %8s\n", st->set.name,
-        ready ? "ready" : "not ready", st->single ? " (a command's own)" : "", "process", "pid",
-        "state", "restarts", "sessions", "tokens/s", "MiB");
+    enum gm_status rc =
+        gm_buf_printf(b, err, "%s: %s%s\n%-14s %8s  %-12s %8s %8s %9s %8s\n", st->set.name,
+                      ready ? "ready" : "not ready", st->single ? " (a command's own)" : "",
+                      "process", "pid", "state", "restarts", "sessions", "tokens/s", "MiB");
     for (size_t i = 0; rc == GM_OK && i < st->n; i++) {
         char name[40];
         snprintf(name, sizeof name, "%s:%u", st->procs[i].role, st->procs[i].index);
         rc = gm_buf_printf(b, err, "%-14s %8lld  %-12s %8d %8u %9.1f %8.1f\n", name,
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
-                           h[i].sessions, h[i].tokens_per_s,
-                           (double)h[i].rss_bytes / (1 << 20));
+                           h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
     }
     return rc;
 }

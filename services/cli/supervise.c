@@ -20,11 +20,11 @@
 #include "services/cli/spawn.h"
 
 enum {
-    START_POLL_MS = 10,  /* between questions to the orchestrator while it starts */
-    INFO_MS = 250,       /* one such question */
-    IDLE_MS = 2000,      /* a look at everything, descriptors or not */
-    BLIND_MS = 50,       /* the same where the kernel has no pidfd */
-    RETRY_MS = 1000,     /* a process that could not be forked */
+    START_POLL_MS = 10, /* between questions to the orchestrator while it starts */
+    INFO_MS = 250,      /* one such question */
+    IDLE_MS = 2000,     /* a look at everything, descriptors or not */
+    BLIND_MS = 50,      /* the same where the kernel has no pidfd */
+    RETRY_MS = 1000,    /* a process that could not be forked */
 };
 
 struct super {
@@ -43,8 +43,7 @@ static void forget_pid(struct gm_proc *p)
     p->pid = 0;
 }
 
-static enum gm_status start_proc(struct super *s, struct gm_proc *p, bool again,
-                                 struct gm_err *err)
+static enum gm_status start_proc(struct super *s, struct gm_proc *p, bool again, struct gm_err *err)
 {
     enum gm_status rc = gm_spawn(s->job->home, &s->st, p, again, err);
     if (rc == GM_OK)
@@ -80,7 +79,8 @@ static void list_procs(struct super *s)
         add_proc(&s->st, "shard", (uint32_t)i);
 }
 
-/* ---- deaths ----------------------------------------------------------------------------------- */
+/* ---- deaths -----------------------------------------------------------------------------------
+ */
 /* Five restarts in a minute, and the next death is final. */
 static bool worn_out(const struct gm_proc *p)
 {
@@ -152,7 +152,8 @@ static bool sleep_on(struct super *s, int wait_ms)
     return !gm_stopping();
 }
 
-/* ---- start ------------------------------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------------------------------
+ */
 static bool call_ready(struct super *s)
 {
     char path[GM_PATH_MAX];
@@ -241,7 +242,8 @@ static enum gm_status start_all(struct super *s, struct gm_err *err)
     return GM_OK;
 }
 
-/* ---- another supervisor holds the lock --------------------------------------------------------- */
+/* ---- another supervisor holds the lock ---------------------------------------------------------
+ */
 static enum gm_status join_other(struct super *s, struct gm_err *err)
 {
     enum { PATIENCE_MS = 3000, POLL_MS = 20 };
@@ -263,8 +265,9 @@ static enum gm_status join_other(struct super *s, struct gm_err *err)
         gm_sleep_ms(POLL_MS);
         if (gm_stopping() || gm_state_load(&s->st, s->job->home, NULL) != GM_OK ||
             !gm_state_supervised(&s->st))
-            return gm_fail(err, GM_UNAVAILABLE, "the other gemline up of this home ended; see "
-                                                "its message, or run gemline up again");
+            return gm_fail(err, GM_UNAVAILABLE,
+                           "the other gemline up of this home ended; see "
+                           "its message, or run gemline up again");
     }
     if (s->job->on_ready)
         s->job->on_ready(s->job->ctx);

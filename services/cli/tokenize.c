@@ -63,9 +63,8 @@ enum gm_status gm_ids_of_text(struct gm_conn *c, const char *text, size_t n, boo
     q.has_bos = 1;
     q.bos = bos;
     memset(ids, 0, sizeof *ids);
-    enum gm_status rc =
-        gm_client_call(c->client, "tokenizer", 0, "Tokenizer.Encode", &q.base,
-                       &gm__ids_reply__descriptor, GM_CLI_CALL_MS, &reply, err);
+    enum gm_status rc = gm_client_call(c->client, "tokenizer", 0, "Tokenizer.Encode", &q.base,
+                                       &gm__ids_reply__descriptor, GM_CLI_CALL_MS, &reply, err);
     if (rc != GM_OK)
         return rc;
     const Gm__IdsReply *r = (const Gm__IdsReply *)reply;
@@ -77,8 +76,8 @@ enum gm_status gm_ids_of_text(struct gm_conn *c, const char *text, size_t n, boo
     return ids->ids ? GM_OK : gm_fail(err, GM_EXHAUSTED, "no memory for %zu ids", ids->n);
 }
 
-static enum gm_status encode(struct gm_conn *c, const struct options *o, const char *text,
-                             size_t n, struct gm_buf *out, struct gm_err *err)
+static enum gm_status encode(struct gm_conn *c, const struct options *o, const char *text, size_t n,
+                             struct gm_buf *out, struct gm_err *err)
 {
     struct gm_ids_list ids;
     enum gm_status rc = gm_ids_of_text(c, text, n, !o->no_bos, &ids, err);
@@ -104,8 +103,7 @@ static enum gm_status encode_line(struct gm_conn *c, const struct options *o, co
 }
 
 static enum gm_status decode(struct gm_conn *c, const struct options *o,
-                             const struct gm_ids_list *ids, struct gm_buf *out,
-                             struct gm_err *err)
+                             const struct gm_ids_list *ids, struct gm_buf *out, struct gm_err *err)
 {
     struct gm_buf text = GM_BUF(GM_CLI_INPUT_BYTES_MAX);
     enum gm_status rc = gm_vocab_decode(&c->vocab, ids->ids, ids->n, &text, err);
@@ -153,8 +151,7 @@ enum gm_status gm_ids_of_json(const char *line, size_t n, uint32_t vocab, struct
 
 /* "2 818, [5]" -> a JSON array, so that one reader judges the numbers. */
 static enum gm_status decode_plain(struct gm_conn *c, const struct options *o,
-                                   const struct gm_buf *in, struct gm_buf *out,
-                                   struct gm_err *err)
+                                   const struct gm_buf *in, struct gm_buf *out, struct gm_err *err)
 {
     struct gm_buf json = GM_BUF(2 * (size_t)GM_CLI_INPUT_BYTES_MAX);
     struct gm_ids_list ids = { NULL, 0 };

@@ -190,7 +190,8 @@ void gm_answer_free(struct gm_answer *a)
     memset(a, 0, sizeof *a);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------
+ */
 static enum gm_status put_number(struct gm_buf *b, double value, struct gm_err *err)
 {
     return isfinite(value) ? gm_buf_printf(b, err, "%.9g", value)
