@@ -113,6 +113,7 @@ static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const
     memcpy(t->prompt + t->sess.n_ids, in->ids, in->n_ids * sizeof *t->prompt);
     t->n_prompt = n;
     t->start = (uint32_t)t->sess.n_ids;
+    t->turns_before = t->sess.n_turns;
     if ((uint32_t)t->sampling->max_tokens > context - n)
         t->sampling->max_tokens = (int32_t)(context - (uint32_t)n);
     gm_turn_state_set(t, GM_TURN_RECORD);

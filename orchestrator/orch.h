@@ -87,6 +87,7 @@ struct gm_turn {
     Gm__StartRequest *request; /* owned; NULL for a score */
     Gm__Sampling *sampling;    /* owned; seed and max_tokens set */
     uint32_t start;            /* session ids before the turn */
+    size_t turns_before;       /* turns of the session before this one */
     int32_t *prompt;           /* owned; whole context of the turn */
     size_t n_prompt;
     Gm__Token **tokens; /* owned; absolute positions from n_prompt on */
@@ -168,7 +169,6 @@ void gm_sess_save(struct gm_turn *t);
 void gm_sess_drop_record(struct gm_turn *t);
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,
                       gm_store_reply *done, void *ctx);
-void gm_sess_recover(struct gm_orch *o);
 
 /* ---- edge.c: the methods
  * -------------------------------------------------------------------------- */

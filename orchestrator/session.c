@@ -180,7 +180,7 @@ static uint8_t *record_of(const struct gm_turn *t, size_t *n)
     r.finish = (char *)t->finish;
     r.has_answer = r.has_turns = r.has_created_ms = 1;
     r.answer = (uint32_t)t->n_tokens;
-    r.turns = (uint32_t)t->sess.n_turns;
+    r.turns = (uint32_t)t->turns_before;
     r.created_ms = t->sess.created_ms;
     return pack(&r.base, n);
 }
@@ -332,7 +332,7 @@ void gm_sess_save(struct gm_turn *t)
     }
     *s = (struct saving){ o, t->serial };
     snprintf(offset, sizeof offset, "%zu", (size_t)t->start * 4);
-    snprintf(turns, sizeof turns, "%zu", t->sess.n_turns);
+    snprintf(turns, sizeof turns, "%zu", t->turns_before);
     snprintf(created, sizeof created, "%llu", (unsigned long long)t->sess.created_ms);
     snprintf(touched, sizeof touched, "%lld", (long long)gm_wall_ms());
     snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);

@@ -1,0 +1,160 @@
+/* main.c - the orchestrator process: options and the loop.
+ *
+ * Owns:      start and end of the process, the clock of turns, what it says of its health.
+ * Does not:  answer calls (edge.c) or run turns (turn.c).
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator/edge.h"
+
+enum { TICK_MS = 100 };
+
+struct options {
+    const char *run_dir, *redis, *model;
+    int64_t index, shards, context, session_ttl_ms;
+};
+
+#define TEXT(opt, field, what, text)                                                               \
+    { .name = opt,                                                                                 \
+      .kind = GM_OPT_TEXT,                                                                         \
+      .at = offsetof(struct options, field),                                                       \
+      .arg = what,                                                                                 \
+      .help = text }
+#define NUMBER(opt, field, first, low, high, text)                                                 \
+    { .name = opt,                                                                                 \
+      .kind = GM_OPT_INT,                                                                          \
+      .at = offsetof(struct options, field),                                                       \
+      .def = first,                                                                                \
+      .min = low,                                                                                  \
+      .max = high,                                                                                 \
+      .help = text }
+
+static const struct gm_opt opts[] = {
+    TEXT("run-dir", run_dir, "DIR", "run directory: sockets"),
+    TEXT("redis", redis, "PATH", "Redis's Unix socket"),
+    TEXT("model", model, "NAME", "the model's name, for clients"),
+    NUMBER("index", index, "0", 0, 1024, "number of this instance"),
+    NUMBER("shards", shards, "1", 1, GM_SHARDS_MAX, "shards of the chain"),
+    NUMBER("context", context, "8192", 16, 1 << 20, "tokens of one sequence"),
+    NUMBER("session-ttl", session_ttl_ms, "604800000", 1000, 1e12,
+           "milliseconds that an unused session is kept"),
+};
+static const struct gm_program program = {
+    .name = "gm-orchestrator",
+    .usage = "--run-dir DIR --redis PATH [options]",
+    .about = "Runs turns and keeps sessions. Started by `gemline up`.",
+    .opts = opts,
+    .n_opts = sizeof opts / sizeof opts[0],
+};
+
+static int fill_fds(void *self, struct pollfd *fds, int max)
+{
+    struct gm_orch *o = self;
+    return max > 0 ? gm_store_fd(o->store, fds) : 0;
+}
+
+static void on_fds(void *self, const struct pollfd *fds, int n)
+{
+    struct gm_orch *o = self;
+    if (n > 0)
+        gm_store_on_fd(o->store, fds);
+}
+
+static enum gm_status step(void *self, bool *again, struct gm_err *err)
+{
+    struct gm_orch *o = self;
+    (void)err;
+    *again = false;
+    gm_store_tick(o->store);
+    gm_orch_recover(o);
+    for (size_t i = o->turns.map.n; i-- > 0;)
+        if (i < o->turns.map.n)
+            gm_turn_tick(o->turns.map.entries[i].value);
+    return GM_OK;
+}
+
+static int next_ms(void *self)
+{
+    struct gm_orch *o = self;
+    const bool idle = o->turns.map.n == 0 && o->recovered && gm_store_pending(o->store) == 0;
+    return idle && gm_store_up(o->store) ? 1000 : TICK_MS;
+}
+
+static void say_health(void *self, Gm__HealthReply *h)
+{
+    struct gm_orch *o = self;
+    bool failed = false;
+    const char *missing = gm_roster_missing(o, &failed);
+    h->state = (char *)(failed ? "failed" : missing ? "starting" : "ready");
+    h->text = (char *)missing;
+    h->has_sessions = 1;
+    h->sessions = (uint32_t)o->turns.map.n;
+    h->model = (char *)o->model;
+}
+
+static enum gm_status serve(struct gm_orch *o, const struct options *opt, struct gm_err *err)
+{
+    o->run_dir = opt->run_dir;
+    o->model = opt->model ? opt->model : "custom";
+    o->context = (uint32_t)opt->context;
+    o->session_ttl_ms = opt->session_ttl_ms;
+    o->roster.shards = (int)opt->shards;
+    snprintf(o->instance, sizeof o->instance, "orchestrator-%d", (int)opt->index);
+    o->base = (struct gm_service){ .role = "orchestrator",
+                                   .index = (uint32_t)opt->index,
+                                   .run_dir = opt->run_dir,
+                                   .methods = gm_orch_methods,
+                                   .self = o,
+                                   .on_message = gm_ring_message,
+                                   .step = step,
+                                   .next_ms = next_ms,
+                                   .health = say_health,
+                                   .fds = fill_fds,
+                                   .on_fds = on_fds };
+    enum gm_status rc = gm_strmap_open(&o->turns, 64, GM_TURNS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_idmap_open(&o->serials, 64, GM_TURNS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_idmap_open(&o->tickets, 64, GM_TURNS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_endpoint(o->home, opt->run_dir, "orchestrator", (uint32_t)opt->index, err);
+    if (rc == GM_OK)
+        rc = gm_store_open(&o->store, opt->redis, err);
+    if (rc == GM_OK)
+        rc = gm_service_open(&o->base, err);
+    return rc == GM_OK ? gm_service_run(&o->base, err) : rc;
+}
+
+int main(int argc, char **argv)
+{
+    static struct gm_orch o;
+    struct options opt;
+    struct gm_args args;
+    struct gm_err err = GM_ERR_NONE;
+    if (gm_conf_parse(&program, argc, argv, &opt, &args, &err) != GM_OK) {
+        fprintf(stderr, "gm-orchestrator: %s\n", err.text);
+        return 2;
+    }
+    if (args.help) {
+        gm_conf_help(&program, stdout);
+        return 0;
+    }
+    if (!opt.run_dir || !opt.redis) {
+        fprintf(stderr, "gm-orchestrator: --run-dir and --redis are needed; see --help\n");
+        return 2;
+    }
+    gm_log_open("orchestrator", 2);
+    const enum gm_status rc = serve(&o, &opt, &err);
+    if (rc != GM_OK)
+        fprintf(stderr, "gm-orchestrator: %s\n", err.text);
+    while (o.turns.map.n > 0)
+        gm_turn_free(o.turns.map.entries[0].value);
+    gm_service_close(&o.base);
+    gm_store_close(&o.store);
+    gm_strmap_close(&o.turns);
+    gm_idmap_close(&o.serials);
+    gm_idmap_close(&o.tickets);
+    return rc == GM_OK ? 0 : 1;
+}

@@ -1,0 +1,118 @@
+/* recover.c - a restarted orchestrator goes on with the turns of its last life.
+ *
+ * Owns:      reading gm:running, the records and the journals.
+ * Does not:  run the turns (turn.c, ring.c).
+ */
+#include <hiredis/hiredis.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator/edge.h"
+
+enum { RETRY_MS = 300 };
+
+/* One call reads all running turns: pairs of record and journal. */
+static const char RUNNING[] =
+    "local out = {}\n"
+    "for _, key in ipairs(redis.call('SMEMBERS', 'gm:running')) do\n"
+    "  local tenant, turn = string.match(key, '^([^/]+)/(.+)$')\n"
+    "  if tenant then\n"
+    "    local name = 'gm:turn:{' .. tenant .. '}:' .. turn\n"
+    "    local record = redis.call('GET', name)\n"
+    "    if record then\n"
+    "      table.insert(out, record)\n"
+    "      table.insert(out, redis.call('GET', name .. ':out') or '')\n"
+    "    else redis.call('SREM', 'gm:running', key) end\n"
+    "  end\n"
+    "end\n"
+    "return out\n";
+
+static bool tokens_of(struct gm_turn *t, const char *bytes, size_t n)
+{
+    t->tokens = calloc(n + 256, sizeof *t->tokens);
+    if (!t->tokens)
+        return false;
+    t->tokens_cap = n + 256;
+    for (size_t i = 0; i < n; i++) {
+        Gm__Token *token = malloc(sizeof *token);
+        if (!token)
+            return false;
+        gm__token__init(token);
+        token->pos = (uint32_t)(t->n_prompt + i);
+        memcpy(&token->id, bytes + 4 * i, 4);
+        t->tokens[t->n_tokens++] = token;
+    }
+    t->journalled = t->n_tokens;
+    return true;
+}
+
+/* Takes the parts of the record that the turn owns from now on. */
+static void revive(struct gm_orch *o, Gm__TurnRecord *r, const redisReply *journal)
+{
+    struct gm_err err = GM_ERR_NONE;
+    struct gm_turn *t = gm_turn_new(o, r->tenant, r->request->turn, &err);
+    if (!t) {
+        gm_log_err(GM_LOG_WARN, "a running turn was not taken up", &err);
+        return;
+    }
+    snprintf(t->sess.id, sizeof t->sess.id, "%s", r->session);
+    t->sess.created_ms = r->has_created_ms ? r->created_ms : (uint64_t)gm_wall_ms();
+    t->sess.n_turns = 0;
+    t->turns_before = r->has_turns ? r->turns : 0;
+    t->start = r->start;
+    t->n_prompt = r->n_prompt;
+    t->prompt = r->prompt;
+    r->prompt = NULL;
+    r->n_prompt = 0;
+    t->request = r->request;
+    t->sampling = r->sampling;
+    r->request = NULL;
+    r->sampling = NULL;
+    t->cached = t->n_prompt > 0 ? (uint32_t)t->n_prompt - 1 : 0;
+    if (!tokens_of(t, journal->str, (size_t)journal->len / 4)) {
+        gm_fail(&err, GM_EXHAUSTED, "no memory for a turn");
+        gm_turn_fail(t, &err);
+        return;
+    }
+    t->granted = (uint32_t)t->n_tokens + GM_STREAM_CREDIT;
+    gm_turn_ready(t);
+}
+
+static void on_running(void *ctx, const struct redisReply *reply, const struct gm_err *err)
+{
+    struct gm_orch *o = ctx;
+    o->recovering = false;
+    if (!reply || reply->type != REDIS_REPLY_ARRAY) {
+        if (err->status == GM_DATA_LOSS)
+            o->recovered = true;
+        return;
+    }
+    o->recovered = true;
+    for (size_t i = 0; i + 1 < reply->elements; i += 2) {
+        const redisReply *rec = reply->element[i];
+        Gm__TurnRecord *r =
+            gm__turn_record__unpack(NULL, (size_t)rec->len, (const uint8_t *)rec->str);
+        if (!r)
+            continue;
+        if (!r->finish && gm_id_ok(r->tenant) && gm_id_ok(r->session) && gm_id_ok(r->request->turn))
+            revive(o, r, reply->element[i + 1]);
+        if (!r->request) /* moved into the turn: the required fields are not ours any more */
+            r->request = calloc(1, sizeof *r->request), gm__start_request__init(r->request);
+        if (!r->sampling)
+            r->sampling = calloc(1, sizeof *r->sampling), gm__sampling__init(r->sampling);
+        gm__turn_record__free_unpacked(r, NULL);
+    }
+    if (reply->elements > 0)
+        gm_log(GM_LOG_INFO, "took up %zu running turns", reply->elements / 2);
+}
+
+void gm_orch_recover(struct gm_orch *o)
+{
+    const char *argv[3] = { "EVAL", RUNNING, "0" };
+    const size_t lens[3] = { 4, sizeof RUNNING - 1, 1 };
+    if (o->recovered || o->recovering || gm_now_ms() < o->recover_ms)
+        return;
+    o->recovering = true;
+    o->recover_ms = gm_now_ms() + RETRY_MS;
+    gm_store_ask(o->store, on_running, o, 3, argv, lens);
+}
