@@ -76,9 +76,8 @@ struct gm_up_options {
           .choices = GM_CLI_KV_CHOICES },                                                          \
     {                                                                                              \
         GM_UP_ROW(type, field, session_ttl_ms, "session-ttl",                                      \
-                  "idle sessions are dropped after "                                               \
-                  "this (0: never)"),                                                              \
-            .kind = GM_OPT_DURATION, .def = "0"                                                    \
+                  "a conversation unused for so long is dropped"),                                 \
+            .kind = GM_OPT_DURATION, .min = 1000, .max = 1e12, .def = "7d"                         \
     }
 
 #define GM_CLI_KV_CHOICES "f32|bf16|f16|q8"
