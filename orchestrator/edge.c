@@ -1,4 +1,5 @@
-/* edge.c - the calls of the Orchestrator service: checks requests, starts turns, answers about sessions.
+/* edge.c - the calls of the Orchestrator service: checks requests, starts turns, answers about
+ * sessions.
  *
  * Owns:      the table of methods; the steps of a turn before the ring (load, encode, record).
  * Does not:  run the ring (ring.c), keep turns (turn.c) or know keys of Redis (session.c).
@@ -71,7 +72,8 @@ static struct about *about(struct gm_turn *t)
     return a;
 }
 
-/* ---- a turn before the ring: load, encode, record ------------------------------------------------- */
+/* ---- a turn before the ring: load, encode, record
+ * ------------------------------------------------- */
 
 static void on_recorded(void *ctx, const struct redisReply *reply, const struct gm_err *err)
 {
@@ -95,10 +97,11 @@ static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const
     const uint32_t context = t->orch->context;
     const size_t n = err.status == GM_OK ? t->sess.n_ids + in->n_ids : 0;
     if (err.status == GM_OK && n + 1 > context)
-        gm_fail(&err, GM_PRECONDITION,
-                "the conversation has %zu tokens and the context is %u: begin another one (/new), or "
-                "start the pipeline with a larger --context",
-                n, context);
+        gm_fail(
+            &err, GM_PRECONDITION,
+            "the conversation has %zu tokens and the context is %u: begin another one (/new), or "
+            "start the pipeline with a larger --context",
+            n, context);
     if (err.status == GM_OK && !(t->prompt = malloc(n * sizeof *t->prompt)))
         gm_fail(&err, GM_EXHAUSTED, "no memory for a prompt of %zu tokens", n);
     struct about *a = err.status == GM_OK ? about(t) : NULL;
@@ -141,8 +144,8 @@ static void encode(struct gm_turn *t)
                      &gm__ids_reply__descriptor, GM_CALL_MS, 0, on_encoded, a, &err)) {
         free(a);
         if (err.status == GM_OK) {
-            err.retry_ms = GM_RETRY_HINT_MS;
             gm_fail(&err, GM_UNAVAILABLE, "the pipeline is still starting; try again in a moment");
+            err.retry_ms = GM_RETRY_HINT_MS;
         }
         gm_turn_fail(t, &err);
     }
@@ -216,7 +219,8 @@ void gm_turn_ready(struct gm_turn *t)
     gm_ring_begin(t);
 }
 
-/* ---- StartTurn, Resume, Cancel, Score ---------------------------------------------------------------- */
+/* ---- StartTurn, Resume, Cancel, Score
+ * ---------------------------------------------------------------- */
 
 static struct gm_turn *find_turn(struct gm_orch *o, const char *tenant, const char *turn)
 {
@@ -275,8 +279,9 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     else
         gm_random_id(session, 16);
     if (session_runs(o, tenant, session)) {
-        err->retry_ms = GM_RETRY_HINT_MS;
-        return gm_fail(err, GM_ABORTED, "session %s is busy with another turn; try again", session);
+        return gm_retry_after(
+            err, GM_RETRY_HINT_MS,
+            gm_fail(err, GM_ABORTED, "session %s is busy with another turn; try again", session));
     }
     t = gm_turn_new(o, tenant, in->turn, err);
     if (!t)
@@ -300,8 +305,9 @@ static enum gm_status resume(void *self, struct gm_stream *stream, const Protobu
     const Gm__ResumeRequest *in = (const Gm__ResumeRequest *)request;
     struct gm_turn *t = find_turn(o, in->tenant, in->turn);
     if (!t && !o->recovered) {
-        err->retry_ms = 100;
-        return gm_fail(err, GM_UNAVAILABLE, "running turns are still being read from Redis");
+        return gm_retry_after(
+            err, 100,
+            gm_fail(err, GM_UNAVAILABLE, "running turns are still being read from Redis"));
     }
     if (!t)
         return gm_fail(err, GM_NOT_FOUND, "no turn %s is running here", in->turn);

@@ -8,7 +8,8 @@
 
 #include "orchestrator/orch.h"
 
-/* Reads the turns that were running when this orchestrator's last life ended, and goes on with them. */
+/* Reads the turns that were running when this orchestrator's last life ended, and goes on with
+ * them. */
 void gm_orch_recover(struct gm_orch *o);
 
 #endif

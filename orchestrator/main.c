@@ -17,19 +17,15 @@ struct options {
 };
 
 #define TEXT(opt, field, what, text)                                                               \
-    { .name = opt,                                                                                 \
-      .kind = GM_OPT_TEXT,                                                                         \
-      .at = offsetof(struct options, field),                                                       \
-      .arg = what,                                                                                 \
-      .help = text }
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_TEXT, .at = offsetof(struct options, field), .arg = what,      \
+        .help = text                                                                               \
+    }
 #define NUMBER(opt, field, first, low, high, text)                                                 \
-    { .name = opt,                                                                                 \
-      .kind = GM_OPT_INT,                                                                          \
-      .at = offsetof(struct options, field),                                                       \
-      .def = first,                                                                                \
-      .min = low,                                                                                  \
-      .max = high,                                                                                 \
-      .help = text }
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_INT, .at = offsetof(struct options, field), .def = first,      \
+        .min = low, .max = high, .help = text                                                      \
+    }
 
 static const struct gm_opt opts[] = {
     TEXT("run-dir", run_dir, "DIR", "run directory: sockets"),

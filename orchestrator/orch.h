@@ -79,10 +79,11 @@ struct gm_turn {
     uint64_t serial; /* names the turn in callbacks: it may be gone by then */
     enum gm_turn_state state;
     struct gm_stream *stream; /* NULL: nobody listens */
-    bool started_sent, finished_sent, score, written;
-    uint32_t sent;     /* tokens (or score rows) given to the stream */
-    uint32_t granted;  /* tokens the sampler may emit in all */
-    int64_t client_ms; /* last word of the client */
+    bool started_sent, finished_sent, score;
+    bool stored, written; /* the end was answered by Redis; and it is there */
+    uint32_t sent;        /* tokens (or score rows) given to the stream */
+    uint32_t granted;     /* tokens the sampler may emit in all */
+    int64_t client_ms;    /* last word of the client */
     struct gm_sess sess;
     Gm__StartRequest *request; /* owned; NULL for a score */
     Gm__Sampling *sampling;    /* owned; seed and max_tokens set */
@@ -165,6 +166,7 @@ void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool le
                   gm_sess_done *done, void *ctx);
 void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx);
 void gm_sess_journal(struct gm_turn *t);
+void gm_sess_renew(struct gm_turn *t); /* the lease, for GM_LEASE_MS */
 void gm_sess_save(struct gm_turn *t);
 void gm_sess_drop_record(struct gm_turn *t);
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,

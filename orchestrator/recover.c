@@ -12,20 +12,19 @@
 enum { RETRY_MS = 300 };
 
 /* One call reads all running turns: pairs of record and journal. */
-static const char RUNNING[] =
-    "local out = {}\n"
-    "for _, key in ipairs(redis.call('SMEMBERS', 'gm:running')) do\n"
-    "  local tenant, turn = string.match(key, '^([^/]+)/(.+)$')\n"
-    "  if tenant then\n"
-    "    local name = 'gm:turn:{' .. tenant .. '}:' .. turn\n"
-    "    local record = redis.call('GET', name)\n"
-    "    if record then\n"
-    "      table.insert(out, record)\n"
-    "      table.insert(out, redis.call('GET', name .. ':out') or '')\n"
-    "    else redis.call('SREM', 'gm:running', key) end\n"
-    "  end\n"
-    "end\n"
-    "return out\n";
+static const char RUNNING[] = "local out = {}\n"
+                              "for _, key in ipairs(redis.call('SMEMBERS', 'gm:running')) do\n"
+                              "  local tenant, turn = string.match(key, '^([^/]+)/(.+)$')\n"
+                              "  if tenant then\n"
+                              "    local name = 'gm:turn:{' .. tenant .. '}:' .. turn\n"
+                              "    local record = redis.call('GET', name)\n"
+                              "    if record then\n"
+                              "      table.insert(out, record)\n"
+                              "      table.insert(out, redis.call('GET', name .. ':out') or '')\n"
+                              "    else redis.call('SREM', 'gm:running', key) end\n"
+                              "  end\n"
+                              "end\n"
+                              "return out\n";
 
 static bool tokens_of(struct gm_turn *t, const char *bytes, size_t n)
 {

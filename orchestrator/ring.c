@@ -31,7 +31,8 @@ static void on_opened(void *ctx, bool done, const ProtobufCMessage *body, const 
     free(a);
     if (!t || t->state != GM_TURN_OPEN)
         return;
-    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE) {
+    const bool again = err->status == GM_EXHAUSTED && t->n_tokens > 0; /* pages come back */
+    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE || again) {
         gm_ring_lost(t, err);
     } else if (err->status != GM_OK) {
         gm_turn_fail(t, err);
@@ -185,8 +186,8 @@ void gm_ring_begin(struct gm_turn *t)
     const char *missing = gm_roster_missing(t->orch, &failed);
     if (missing) {
         if (failed || gm_now_ms() - t->state_ms > GM_RING_WAIT_MS) {
-            err.retry_ms = GM_RETRY_HINT_MS;
             gm_fail(&err, GM_UNAVAILABLE, failed ? "%s" : "the pipeline waits for %s", missing);
+            err.retry_ms = GM_RETRY_HINT_MS;
             gm_turn_fail(t, &err);
         }
         return;
@@ -230,7 +231,7 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
     if (t->state != GM_TURN_OPEN && t->state != GM_TURN_RUN)
         return;
     gm_ring_release(t, true);
-    if (++t->deaths > GM_DEATHS_MAX) {
+    if (why->status != GM_EXHAUSTED && ++t->deaths >= GM_DEATHS_MAX) {
         gm_fail(&err, GM_INTERNAL,
                 "the turn was given up after %d attempts; the last ended with: %s", t->deaths,
                 why->text);
@@ -335,7 +336,8 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         Gm__Emitted *e = gm_msg_unpack(msg, &gm__emitted__descriptor, err);
         if (!e)
             return err->status;
-        if ((t = gm_idmap_get(&o->tickets, e->ticket)) && t->state == GM_TURN_RUN)
+        if ((t = gm_idmap_get(&o->tickets, e->ticket)) &&
+            (t->state == GM_TURN_RUN || t->state == GM_TURN_OPEN))
             on_emitted(t, e);
         gm__emitted__free_unpacked(e, NULL);
     } else if (msg->env->kind == GM__KIND__SCORED) {

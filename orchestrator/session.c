@@ -83,8 +83,9 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
     if (r->type != REDIS_REPLY_ARRAY || r->elements < 1)
         return gm_fail(err, GM_DATA_LOSS, "Redis answered something strange for a session");
     if (r->elements == 1) {
-        err->retry_ms = GM_RETRY_HINT_MS;
-        return gm_fail(err, GM_ABORTED, "the session is busy with another turn; try again");
+        return gm_retry_after(
+            err, GM_RETRY_HINT_MS,
+            gm_fail(err, GM_ABORTED, "the session is busy with another turn; try again"));
     }
     if (r->elements != 5 || r->element[2]->elements != 3 ||
         r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0)
@@ -232,22 +233,37 @@ void gm_sess_journal(struct gm_turn *t)
     free(ids);
 }
 
+void gm_sess_renew(struct gm_turn *t)
+{
+    const struct key lease = key_of("lease", t->sess.tenant, t->sess.id, "");
+    struct command c = { .n = 0 };
+    char ms[NUMBER_MAX];
+    snprintf(ms, sizeof ms, "%d", GM_LEASE_MS);
+    add_text(&c, "SET");
+    add_text(&c, lease.text);
+    add_text(&c, t->orch->instance);
+    add_text(&c, "PX");
+    add_text(&c, ms);
+    gm_store_ask(t->orch->store, NULL, NULL, c.n, c.argv, c.lens);
+    t->lease_ms = gm_now_ms();
+}
+
 /* ---- the end of a turn
  * --------------------------------------------------------------------------- */
 
-/* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: offset of the new ids, ids, turns
- * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms, instance.
+/* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: instance, all ids, turns
+ * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms.
  * Repeating changes nothing. */
 static const char SAVE[] =
-    "local old = redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1)\n"
-    "if tonumber(ARGV[1]) == 0 then old = '' end\n"
-    "redis.call('SET', KEYS[2], old .. ARGV[2])\n"
+    "local held = redis.call('GET', KEYS[4])\n"
+    "if held and held ~= ARGV[1] then return redis.error_reply('the lease is lost') end\n"
+    "redis.call('SET', KEYS[2], ARGV[2])\n"
     "if tonumber(ARGV[3]) == 0 then redis.call('DEL', KEYS[3])\n"
     "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1) end\n"
     "redis.call('RPUSH', KEYS[3], ARGV[4])\n"
     "redis.call('HSET', KEYS[1], 'created', ARGV[5], 'touched', ARGV[6], 'raw', ARGV[7])\n"
     "for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end\n"
-    "if redis.call('GET', KEYS[4]) == ARGV[12] then redis.call('DEL', KEYS[4]) end\n"
+    "redis.call('DEL', KEYS[4])\n"
     "redis.call('SREM', KEYS[7], ARGV[9])\n"
     "redis.call('SET', KEYS[5], ARGV[10], 'PX', ARGV[11])\n"
     "redis.call('PEXPIRE', KEYS[6], ARGV[11])\n"
@@ -269,16 +285,16 @@ static void on_saved(void *ctx, const struct redisReply *reply, const struct gm_
     free(s);
 }
 
-/* The ids that the turn adds to the session: its own prompt, the answer, what closes it. */
-static int32_t *new_ids(const struct gm_turn *t, size_t *n, uint32_t *answer_end)
+/* All ids of the session after the turn: its context, the answer, what closes it. */
+static int32_t *all_ids(const struct gm_turn *t, size_t *n, uint32_t *answer_end)
 {
     const struct gm_roster *r = &t->orch->roster;
-    const size_t own = t->n_prompt - t->start;
+    const size_t own = t->n_prompt;
     const size_t close = t->request->has_raw && t->request->raw ? 0 : r->n_close;
     int32_t *ids = malloc((own + t->n_tokens + close + 1) * sizeof *ids);
     if (!ids)
         return NULL;
-    memcpy(ids, t->prompt + t->start, own * sizeof *ids);
+    memcpy(ids, t->prompt, own * sizeof *ids);
     for (size_t i = 0; i < t->n_tokens; i++)
         ids[own + i] = t->tokens[i]->id;
     if (close > 0)
@@ -317,13 +333,14 @@ void gm_sess_save(struct gm_turn *t)
         key_of("sess", tenant, id, ":turns"), key_of("lease", tenant, id, ""),
         key_of("turn", tenant, t->id, ""),    key_of("turn", tenant, t->id, ":out")
     };
-    char offset[NUMBER_MAX], turns[NUMBER_MAX], created[NUMBER_MAX], touched[NUMBER_MAX];
+    char turns[NUMBER_MAX], created[NUMBER_MAX], touched[NUMBER_MAX];
     char ttl[NUMBER_MAX], keep[NUMBER_MAX];
     struct command c = { .n = 0 };
     struct gm_err err = GM_ERR_NONE;
+    bool queued = false;
     size_t n_ids = 0, n_info = 0, n_record = 0;
     uint32_t answer_end = 0;
-    int32_t *ids = new_ids(t, &n_ids, &answer_end);
+    int32_t *ids = all_ids(t, &n_ids, &answer_end);
     uint8_t *info = info_of(t, answer_end, &n_info), *record = record_of(t, &n_record);
     struct saving *s = malloc(sizeof *s);
     if (!ids || !info || !record || !s) {
@@ -331,7 +348,6 @@ void gm_sess_save(struct gm_turn *t)
         goto out;
     }
     *s = (struct saving){ o, t->serial };
-    snprintf(offset, sizeof offset, "%zu", (size_t)t->start * 4);
     snprintf(turns, sizeof turns, "%zu", t->turns_before);
     snprintf(created, sizeof created, "%llu", (unsigned long long)t->sess.created_ms);
     snprintf(touched, sizeof touched, "%lld", (long long)gm_wall_ms());
@@ -343,7 +359,7 @@ void gm_sess_save(struct gm_turn *t)
     for (int i = 0; i < 6; i++)
         add_text(&c, keys[i].text);
     add_text(&c, "gm:running");
-    add_text(&c, offset);
+    add_text(&c, o->instance);
     add(&c, (const char *)ids, n_ids * sizeof *ids);
     add_text(&c, turns);
     add(&c, (const char *)info, n_info);
@@ -354,8 +370,8 @@ void gm_sess_save(struct gm_turn *t)
     add_text(&c, t->key);
     add(&c, (const char *)record, n_record);
     add_text(&c, keep);
-    add_text(&c, o->instance);
-    if (gm_store_write(o->store, on_saved, s, c.n, c.argv, c.lens, &err) == GM_OK)
+    queued = gm_store_write(o->store, on_saved, s, c.n, c.argv, c.lens, &err) == GM_OK;
+    if (queued)
         s = NULL;
     else
         gm_log_err(GM_LOG_ERROR, "a turn was not stored", &err);
@@ -364,6 +380,7 @@ out:
     free(info);
     free(record);
     free(s);
+    t->stored = !queued; /* nothing will answer: `finished` says saved: false at once */
 }
 
 void gm_sess_drop_record(struct gm_turn *t)

@@ -29,9 +29,9 @@ struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *i
 {
     struct gm_turn *t;
     if (o->turns.map.n >= GM_TURNS_MAX) {
-        err->retry_ms = GM_RETRY_HINT_MS;
         gm_fail(err, GM_EXHAUSTED, "%d turns are running already; try again in a moment",
                 GM_TURNS_MAX);
+        err->retry_ms = GM_RETRY_HINT_MS;
         return NULL;
     }
     t = calloc(1, sizeof *t);
@@ -101,10 +101,8 @@ static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit
             gm_turn_end(t, "cancelled");
         return; /* else the client may come back with Resume until GM_ORPHAN_MS are over */
     }
-    if (credit > 0) {
-        gm_ring_credit(t, credit);
+    if (credit > 0)
         gm_turn_flush(t);
-    }
 }
 
 void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from)
@@ -122,9 +120,15 @@ void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from)
     if (t->sent > t->n_tokens)
         t->sent = (uint32_t)t->n_tokens;
     gm_stream_on_event(stream, on_stream, t);
-    if (t->granted < t->n_tokens + gm_stream_credit(stream))
-        gm_ring_credit(t, (uint32_t)t->n_tokens + gm_stream_credit(stream) - t->granted);
     gm_turn_flush(t);
+}
+
+/* The sampler may run GM_STREAM_CREDIT tokens ahead of what the client's stream has taken. */
+static void grant(struct gm_turn *t)
+{
+    const uint32_t allowed = t->sent + GM_STREAM_CREDIT;
+    if (t->granted + GM_STREAM_CREDIT / 4 <= allowed || t->granted < GM_STREAM_CREDIT)
+        gm_ring_credit(t, allowed - t->granted);
 }
 
 static bool send_started(struct gm_turn *t)
@@ -188,6 +192,7 @@ void gm_turn_flush(struct gm_turn *t)
         flush_score(t);
         return;
     }
+    grant(t);
     if (t->state < GM_TURN_RUN)
         return;
     if (t->stream && !t->started_sent && !send_started(t))
@@ -202,7 +207,7 @@ void gm_turn_flush(struct gm_turn *t)
         t->sent += (uint32_t)event.n_tokens;
     }
     gm_sess_journal(t);
-    if (t->state == GM_TURN_SAVE && (t->written || gm_now_ms() - t->state_ms > GM_SAVE_PATIENCE_MS))
+    if (t->state == GM_TURN_SAVE && (t->stored || gm_now_ms() - t->state_ms > GM_SAVE_PATIENCE_MS))
         send_finished(t, t->written);
 }
 
@@ -228,10 +233,11 @@ void gm_turn_end(struct gm_turn *t, const char *finish)
 
 void gm_turn_saved(struct gm_turn *t, bool saved)
 {
+    t->stored = true;
     t->written = saved;
     gm_turn_flush(t);
     if (!t->stream)
-        gm_turn_free(t); /* the record stays for a while: Resume can ask for it */
+        gm_turn_free(t);
 }
 
 void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
@@ -259,11 +265,13 @@ void gm_turn_tick(struct gm_turn *t)
     const int64_t stall = GM_STALL_MS + (int64_t)t->n_prompt * GM_STALL_TOKEN_MS;
     const bool parked = t->n_tokens >= t->granted;
     struct gm_err err = GM_ERR_NONE;
+    if (!t->score && t->state >= GM_TURN_WAIT && now - t->lease_ms > GM_LEASE_MS / 3)
+        gm_sess_renew(t);
     if (t->state == GM_TURN_WAIT) {
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
         gm_turn_flush(t);
-        if (t->written && !t->stream)
+        if (t->stored && !t->stream)
             gm_turn_free(t);
     } else if (t->state == GM_TURN_RUN && !parked && now - t->progress_ms > stall) {
         gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s", (long long)(stall / 1000));

@@ -54,6 +54,15 @@ struct gm_err {
 enum gm_status gm_fail_at(struct gm_err *err, const char *file, int line, enum gm_status status,
                           const char *format, ...) __attribute__((format(printf, 5, 6)));
 
+/* Adds the hint to what gm_fail recorded, and passes its status on:
+ *     return gm_retry_after(err, 500, gm_fail(err, GM_EXHAUSTED, "..."));                       */
+static inline enum gm_status gm_retry_after(struct gm_err *err, long ms, enum gm_status status)
+{
+    if (err)
+        err->retry_ms = ms;
+    return status;
+}
+
 /* Puts "prefix: " before the text already in *err; keeps the status. Returns err->status. */
 enum gm_status gm_err_prefix(struct gm_err *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -262,9 +262,9 @@ static enum gm_status open_seq(void *self, struct gm_stream *stream,
     const Gm__Empty reply = GM__EMPTY__INIT;
     struct gm_outcome first;
     if (!gm_sampler_vocab(s)) {
-        if (err)
-            err->retry_ms = GM_VOCAB_RETRY_MS;
-        return gm_fail(err, GM_UNAVAILABLE, "the vocabulary is not there yet; try again");
+        return gm_retry_after(
+            err, GM_VOCAB_RETRY_MS,
+            gm_fail(err, GM_UNAVAILABLE, "the vocabulary is not there yet; try again"));
     }
     if (gm_idmap_get(&s->seqs, in->ticket))
         return gm_rpc_reply(stream, &reply.base); /* a repeated call changes nothing */
