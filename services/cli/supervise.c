@@ -207,6 +207,7 @@ static enum gm_status adopt(struct super *s, bool *adopted, struct gm_err *err)
         p->pidfd = p->pid > 0 ? pidfd_open((pid_t)p->pid, 0) : -1;
         p->failed = false;
     }
+    s->st.set = *s->job->set;
     *adopted = true;
     return GM_OK;
 }
@@ -269,6 +270,18 @@ static enum gm_status join_other(struct super *s, struct gm_err *err)
                            "the other gemline up of this home ended; see "
                            "its message, or run gemline up again");
     }
+    while (!call_ready(s)) {
+        gm_sleep_ms(POLL_MS);
+        if (gm_state_load(&s->st, s->job->home, NULL) != GM_OK || gm_stopping())
+            return gm_fail(err, GM_UNAVAILABLE, "the pipeline of this home ended meanwhile");
+        for (size_t i = 0; i < s->st.n; i++)
+            if (s->st.procs[i].failed)
+                return gm_fail(err, GM_UNAVAILABLE,
+                               "%s-%u of the running pipeline has failed; run gemline down, then "
+                               "up again",
+                               s->st.procs[i].role, s->st.procs[i].index);
+    }
+    gm_client_close(&s->client);
     if (s->job->on_ready)
         s->job->on_ready(s->job->ctx);
     return gm_fail(err, GM_EXISTS, "a pipeline with the same options runs already");
@@ -313,6 +326,7 @@ enum gm_status gm_supervise(const struct gm_job *job, struct gm_err *err)
         else if (rc == GM_OK)
             rc = run_locked(s, err);
     }
+    gm_client_close(&s->client);
     gm_lock_close(&s->lock);
     free(s);
     return rc;
