@@ -392,5 +392,9 @@ const struct gm_method gm_orch_methods[] = {
     { "Orchestrator.Cancel", &gm__cancel_request__descriptor, cancel },
     { "Orchestrator.Score", &gm__score_request__descriptor, score },
     { "Orchestrator.Info", &gm__empty__descriptor, info },
+    { "Orchestrator.Sessions", &gm__session_request__descriptor, gm_call_sessions },
+    { "Orchestrator.Session", &gm__session_request__descriptor, gm_call_session },
+    { "Orchestrator.Undo", &gm__session_request__descriptor, gm_call_undo },
+    { "Orchestrator.Remove", &gm__session_request__descriptor, gm_call_remove },
     { NULL, NULL, NULL },
 };

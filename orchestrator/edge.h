@@ -12,4 +12,8 @@
  * them. */
 void gm_orch_recover(struct gm_orch *o);
 
+/* Calls about stored sessions (session_calls.c). */
+gm_rpc_method gm_call_sessions, gm_call_session, gm_call_undo, gm_call_remove;
+gm_store_reply gm_sessions_listed;
+
 #endif

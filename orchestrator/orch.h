@@ -23,6 +23,7 @@ enum {
     GM_RECORD_KEEP_MS = 600000, /* how long a finished turn can be asked for again */
     GM_VOCAB_IDS = 32,          /* end, close and banned ids */
     GM_ID_MAX = 64,             /* bytes of a tenant, session or turn id */
+    GM_SESSIONS_LISTED = 10000, /* most sessions of one list */
     GM_EVENT_TOKENS_MAX = 64,   /* tokens of one event */
 };
 
@@ -169,8 +170,11 @@ void gm_sess_journal(struct gm_turn *t);
 void gm_sess_renew(struct gm_turn *t); /* the lease, for GM_LEASE_MS */
 void gm_sess_save(struct gm_turn *t);
 void gm_sess_drop_record(struct gm_turn *t);
-void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,
-                      gm_store_reply *done, void *ctx);
+/* Stores the session cut to its n_turns and n_ids. */
+void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
+void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
+/* Answers rows of five: id, created, touched, bytes of ids, raw; at most GM_SESSIONS_LISTED. */
+void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx);
 
 /* ---- edge.c: the methods
  * -------------------------------------------------------------------------- */

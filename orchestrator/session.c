@@ -406,32 +406,68 @@ void gm_sess_drop_record(struct gm_turn *t)
     gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL);
 }
 
-void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, size_t n_turns, uint32_t n_ids,
-                      gm_store_reply *done, void *ctx)
+void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)
 {
-    static const char CUT[] =
-        "if tonumber(ARGV[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3])\n"
-        "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[1]) - 1)\n"
-        "redis.call('SET', KEYS[2], redis.call('GETRANGE', KEYS[2], 0, tonumber(ARGV[2]) - 1))\n"
-        "redis.call('PEXPIRE', KEYS[2], ARGV[3]) end\n"
-        "if tonumber(ARGV[1]) < 1 and ARGV[4] == '1' then redis.call('DEL', KEYS[1]) end\nreturn "
-        "1\n";
-    const struct key keys[3] = { key_of("sess", s->tenant, s->id, ""),
-                                 key_of("sess", s->tenant, s->id, ":tokens"),
-                                 key_of("sess", s->tenant, s->id, ":turns") };
-    char turns[NUMBER_MAX], bytes[NUMBER_MAX], ttl[NUMBER_MAX];
+    static const char CUT[] = "if tonumber(ARGV[1]) == 0 then redis.call('DEL', KEYS[2])\n"
+                              "else redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[1]) - 1) end\n"
+                              "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nreturn 1\n";
+    const struct key tokens = key_of("sess", s->tenant, s->id, ":tokens");
+    const struct key list = key_of("sess", s->tenant, s->id, ":turns");
+    char turns[NUMBER_MAX], ttl[NUMBER_MAX];
     struct command c = { .n = 0 };
-    snprintf(turns, sizeof turns, "%zu", n_turns);
-    snprintf(bytes, sizeof bytes, "%zu", (size_t)n_ids * 4);
+    snprintf(turns, sizeof turns, "%zu", s->n_turns);
     snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);
     add_text(&c, "EVAL");
     add_text(&c, CUT);
-    add_text(&c, "3");
+    add_text(&c, "2");
+    add_text(&c, tokens.text);
+    add_text(&c, list.text);
+    add_text(&c, turns);
+    add(&c, (const char *)s->ids, s->n_ids * sizeof *s->ids);
+    add_text(&c, ttl);
+    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
+}
+
+void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)
+{
+    const struct key keys[3] = { key_of("sess", s->tenant, s->id, ""),
+                                 key_of("sess", s->tenant, s->id, ":tokens"),
+                                 key_of("sess", s->tenant, s->id, ":turns") };
+    struct command c = { .n = 0 };
+    add_text(&c, "DEL");
     for (int i = 0; i < 3; i++)
         add_text(&c, keys[i].text);
-    add_text(&c, turns);
-    add_text(&c, bytes);
-    add_text(&c, ttl);
-    add_text(&c, n_turns == 0 && n_ids == 0 && s->n_turns == 0 ? "1" : "0");
+    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
+}
+
+void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx)
+{
+    static const char LIST[] =
+        "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 5\n"
+        "repeat\n"
+        "  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)\n"
+        "  cursor = page[1]\n"
+        "  for _, key in ipairs(page[2]) do\n"
+        "    local id = string.sub(key, #ARGV[1] + 1)\n"
+        "    if not string.find(id, ':', 1, true) and #out < most then\n"
+        "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw')\n"
+        "      table.insert(out, id)\n"
+        "      table.insert(out, meta[1] or '0')\n"
+        "      table.insert(out, meta[2] or '0')\n"
+        "      table.insert(out, redis.call('STRLEN', key .. ':tokens'))\n"
+        "      table.insert(out, meta[3] or '0')\n"
+        "    end\n"
+        "  end\n"
+        "until cursor == '0'\n"
+        "return out\n";
+    const struct key prefix = key_of("sess", tenant, "", "");
+    char most[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    snprintf(most, sizeof most, "%d", GM_SESSIONS_LISTED);
+    add_text(&c, "EVAL");
+    add_text(&c, LIST);
+    add_text(&c, "0");
+    add_text(&c, prefix.text);
+    add_text(&c, most);
     gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
 }
