@@ -14,7 +14,7 @@ OPTIONS = ("--seed", "5", "--max-tokens", "160", "--ignore-eos")
 
 
 def stream(line, *more):
-    return line.popen("run", "--stream", *OPTIONS, *more, "--", PROMPT)
+    return line.popen("run", "--stream", *OPTIONS, *more, "--", PROMPT, bufsize=0)
 
 
 def undisturbed(line):
@@ -29,7 +29,7 @@ def test_stream_goes_on(up, role):
     line = up("--shards", 2)
     want = undisturbed(line)
     child = stream(line)
-    head = child.stdout.read(60)
+    head = child.stdout.read(60)  # unbuffered: communicate() gets the rest
     line.kill(role)
     rest, err = child.communicate(timeout=100)
     assert child.returncode == 0, err
@@ -43,7 +43,7 @@ def test_redis_away(up, how):
     line = up()
     want = undisturbed(line)
     child = stream(line, "--session", "kept")
-    head = child.stdout.read(60)
+    head = child.stdout.read(60)  # unbuffered: communicate() gets the rest
     redis = line.pids("redis")[0]
     os.kill(redis, how)
     rest, err = child.communicate(timeout=100)
