@@ -42,9 +42,9 @@ SRC_gm-shard        := $(wildcard services/shard/*.c)
 SRC_gm-sampler      := $(wildcard services/sampler/*.c)
 LIB_gemline         := -ledit -ljansson
 LIB_gm-tokenizer    := -lsentencepiece -ljansson -lstdc++
-PROGRAMS := gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler
-READY := gm-tokenizer gm-shard gm-sampler
-BINS := $(READY:%=$(B)/bin/%)
+PROGRAMS := $(foreach p,gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler,\
+              $(if $(filter %/main.c,$(SRC_$(p))),$(p)))
+BINS := $(PROGRAMS:%=$(B)/bin/%)
 
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 
@@ -84,11 +84,9 @@ $(B)/.units: $(UNITS)
 
 test: all model ## set-up, build, unit tests, and the running system on the real model
 	@$(MAKE) unit
-	@$(MAKE) -s $(B)/tests/ring_driver >&2
 	@bash tools/run-system.sh
 
 system: all model ## the running system's tests alone (ARGS="-k name")
-	@$(MAKE) -s $(B)/tests/ring_driver >&2
 	@bash tools/run-system.sh $(ARGS)
 
 golden-long: all model ## the two long golden cases on the reference kernels (about half an hour)
@@ -143,9 +141,5 @@ $(B)/tests/$(1): $(B)/tests/unit/$(1).o $(wildcard tests/unit/support*.c) $(call
 	@mkdir -p $$(@D) && echo "link $$@" && $$(CC) $$(BASE) -o $$@ $$(filter %.o,$$^) $(LIBS) -lcunit $(NETLIBS) $(call libs,tests/unit/$(1).c) -lxxhash -lm -lpthread
 endef
 $(foreach u,$(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c)),$(eval $(call unit,$(u))))
-
-# Plays the orchestrator to a real ring, for tests/system/test_ring.py.
-$(B)/tests/ring_driver: $(call obj,tests/system/ring_driver.c) $(LIBS)
-	@mkdir -p $(@D) && echo "link $@" && $(CC) $(BASE) -o $@ $(filter %.o,$^) $(LIBS) $(NETLIBS) -lxxhash -lm -lpthread
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

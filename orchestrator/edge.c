@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "orchestrator/edge.h"
+#include "orchestrator/orch.h"
 
 #define DEFAULT_TENANT "local"
 
@@ -140,8 +140,10 @@ static void encode(struct gm_turn *t)
     r.raw = t->request->has_raw && t->request->raw;
     gm_turn_state_set(t, GM_TURN_ENCODE);
     if (!o->roster.tokenizer.peer ||
-        !gm_rpc_call(o->base.rpc, o->roster.tokenizer.peer, "Tokenizer.EncodeTurn", &r.base,
-                     &gm__ids_reply__descriptor, GM_CALL_MS, 0, on_encoded, a, &err)) {
+        !gm_rpc_call(o->base.rpc,
+                     &(struct gm_call){ o->roster.tokenizer.peer, "Tokenizer.EncodeTurn", &r.base,
+                                        &gm__ids_reply__descriptor, GM_CALL_MS, 0, on_encoded, a },
+                     &err)) {
         free(a);
         if (err.status == GM_OK) {
             gm_fail(&err, GM_UNAVAILABLE, "the pipeline is still starting; try again in a moment");

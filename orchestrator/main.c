@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "orchestrator/edge.h"
+#include "orchestrator/orch.h"
 
 enum { TICK_MS = 100 };
 

@@ -181,4 +181,13 @@ void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, v
 extern const struct gm_method gm_orch_methods[];
 bool gm_id_ok(const char *id);
 
+/* ---- recover.c, session_calls.c ---- */
+/* Reads the turns that were running when this orchestrator's last life ended, and goes on with
+ * them. */
+void gm_orch_recover(struct gm_orch *o);
+
+/* Calls about stored sessions (session_calls.c). */
+gm_rpc_method gm_call_sessions, gm_call_session, gm_call_undo, gm_call_remove;
+gm_store_reply gm_sessions_listed;
+
 #endif

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "orchestrator/edge.h"
+#include "orchestrator/orch.h"
 
 enum { RETRY_MS = 300 };
 

@@ -58,8 +58,10 @@ static void call(struct gm_turn *t, const struct gm_member *to, const char *meth
         return;
     }
     *a = (struct about){ t->orch, t->serial, t->ticket };
-    if (!gm_rpc_call(t->orch->base.rpc, to->peer, method, body, reply, GM_CALL_MS, 0, on_opened, a,
-                     &err)) {
+    if (!gm_rpc_call(
+            t->orch->base.rpc,
+            &(struct gm_call){ to->peer, method, body, reply, GM_CALL_MS, 0, on_opened, a },
+            &err)) {
         free(a);
         gm_ring_lost(t, &err);
     }
@@ -216,11 +218,15 @@ void gm_ring_release(struct gm_turn *t, bool keep)
     r.keep = keep;
     for (int i = 0; i < o->roster.shards; i++)
         if (o->roster.shard[i].peer)
-            gm_rpc_call(o->base.rpc, o->roster.shard[i].peer, "Shard.Release", &r.base,
-                        &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL, NULL);
+            gm_rpc_call(o->base.rpc,
+                        &(struct gm_call){ o->roster.shard[i].peer, "Shard.Release", &r.base,
+                                           &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                        NULL);
     if (o->roster.sampler.peer && !t->score)
-        gm_rpc_call(o->base.rpc, o->roster.sampler.peer, "Sampler.Close", &r.base,
-                    &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL, NULL);
+        gm_rpc_call(o->base.rpc,
+                    &(struct gm_call){ o->roster.sampler.peer, "Sampler.Close", &r.base,
+                                       &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                    NULL);
     gm_idmap_take(&o->tickets, t->ticket);
     t->ticket = 0;
 }
@@ -254,8 +260,10 @@ void gm_ring_credit(struct gm_turn *t, uint32_t more)
         return;
     r.ticket = t->ticket;
     r.credit = more;
-    gm_rpc_call(o->base.rpc, o->roster.sampler.peer, "Sampler.Credit", &r.base,
-                &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL, NULL);
+    gm_rpc_call(o->base.rpc,
+                &(struct gm_call){ o->roster.sampler.peer, "Sampler.Credit", &r.base,
+                                   &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                NULL);
 }
 
 /* ---- what comes from the ring -------------------------------------------------------------------

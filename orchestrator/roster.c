@@ -51,8 +51,10 @@ static void ask_vocab(struct gm_orch *o)
     if (r->vocab_known || r->vocab_asked || !r->tokenizer.ready)
         return;
     r->vocab_asked =
-        gm_rpc_call(o->base.rpc, r->tokenizer.peer, "Tokenizer.Vocab", &request.base,
-                    &gm__vocab_reply__descriptor, GM_CALL_MS, 0, on_vocab, o, NULL) > 0;
+        gm_rpc_call(o->base.rpc,
+                    &(struct gm_call){ r->tokenizer.peer, "Tokenizer.Vocab", &request.base,
+                                       &gm__vocab_reply__descriptor, GM_CALL_MS, 0, on_vocab, o },
+                    NULL) > 0;
 }
 
 /* Every turn that uses the ring lost its attempt when one of its processes came back as another. */

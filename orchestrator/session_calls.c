@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "orchestrator/edge.h"
+#include "orchestrator/orch.h"
 
 /* A call that waits for Redis. The stream may go before the answer comes. */
 struct asking {
@@ -93,8 +93,10 @@ static void forget(struct gm_orch *o, const struct gm_sess *s)
     r.session = name;
     for (int i = 0; i < o->roster.shards; i++)
         if (o->roster.shard[i].peer)
-            gm_rpc_call(o->base.rpc, o->roster.shard[i].peer, "Shard.Forget", &r.base,
-                        &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL, NULL);
+            gm_rpc_call(o->base.rpc,
+                        &(struct gm_call){ o->roster.shard[i].peer, "Shard.Forget", &r.base,
+                                           &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                        NULL);
 }
 
 static void drop_last(struct gm_sess *s)

@@ -73,7 +73,7 @@ MAY_INCLUDE = {
 # Libraries: who may include their headers. A header that no pattern fits is the C library's.
 LIBRARIES = (
     (r"zmq", {"net"}),
-    (r"hiredis/", {"net"}),
+    (r"hiredis/", {"net", "orchestrator", "orchestrator-edge"}),
     (r"protobuf-c/", {"net", "edge", "client", "orchestrator-edge"}),
     (r"cuda|nv|cublas|cooperative_groups", {"cuda"}),
     (r"xxhash\.h$", {"net", "model", "config", "service", "main", "edge", "client",
@@ -99,7 +99,7 @@ def edge_problem(path, target):
     mine, theirs = layer_of(path), layer_of(target)
     if theirs is None or not (theirs == "gen" or os.path.isfile(os.path.join(ROOT, target))):
         return 'includes "%s", which is no path from the repository root' % target
-    if not target.endswith((".h", ".cuh")) and mine != "tests":
+    if not target.endswith((".h", ".cuh", ".inc")) and mine != "tests":
         return 'includes "%s", which is no header' % target
     if theirs not in MAY_INCLUDE[mine]:
         return 'includes "%s": %s files may not include %s' % (target, mine, theirs)

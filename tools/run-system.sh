@@ -11,7 +11,5 @@ python=/usr/bin/python3
 unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 mkdir -p build
 rm -f build/system.xml
-# The tests of the command line join when it does.
-only=(--ignore tests/system/cli)
-exec env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system "${only[@]}" -c /dev/null --rootdir . \
+exec env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system -c /dev/null --rootdir . \
     -p no:cacheprovider -ra --tb=short --durations=5 -v --junit-xml=build/system.xml "$@"

@@ -51,12 +51,12 @@ struct range_int {
     }
 
 static_assert(GM_TOP_K_ASK_MAX == 1024, "the sentence in the table names this limit");
-static_assert(GM_LOGPROBS_MAX == 64, "the sentence in the table names this limit");
+static_assert(GM_LOGPROBS_MAX == 128, "the sentence in the table names this limit");
 
 static const struct range_int int_ranges[] = {
     GM_RANGE_INT(top_k, 0, GM_TOP_K_ASK_MAX, "0 (off) to 1024"),
     GM_RANGE_INT(max_tokens, 1, INT32_MAX, "at least 1"),
-    GM_RANGE_INT(logprobs, -1, GM_LOGPROBS_MAX, "-1 (none) to 64"),
+    GM_RANGE_INT(logprobs, -1, GM_LOGPROBS_MAX, "-1 (none) to 128"),
 };
 
 void gm_sampling_default(struct gm_sampling *s)

@@ -15,7 +15,7 @@ enum {
     GM_STOPS_MAX = 16,       /* stop strings of one turn */
     GM_STOP_BYTES_MAX = 256, /* bytes of one stop string */
     GM_BIAS_MAX = 1024,      /* logit_bias entries of one turn */
-    GM_LOGPROBS_MAX = 64,    /* alternatives listed per token */
+    GM_LOGPROBS_MAX = 128,   /* alternatives listed per token */
     GM_TOP_K_ASK_MAX = 1024, /* largest finite top_k; 0 means off */
 };
 

@@ -372,27 +372,36 @@ failed:
     return GM_UNAVAILABLE;
 }
 
-static enum gm_status put(struct gm_bus *bus, void *sock, const struct gm_msg *to,
-                          Gm__Envelope *env, const ProtobufCMessage *body, const void *payload,
-                          size_t payload_len, struct gm_err *err)
+/* What is sent: `to` NULL goes over a peer's socket, else back to who sent it. */
+struct parcel {
+    void *sock;
+    const struct gm_msg *to;
+    Gm__Envelope *env;
+    const ProtobufCMessage *body;
+    const void *payload;
+    size_t payload_len;
+};
+
+static enum gm_status put(struct gm_bus *bus, const struct parcel *p, struct gm_err *err)
 {
     zmq_msg_t f[3];
+    Gm__Envelope *env = p->env;
     env->version = VERSION;
     env->has_boot = 1;
     env->boot = bus->boot;
-    if (!frame_of(&f[0], &env->base) || !frame_of(&f[1], body) ||
-        zmq_msg_init_size(&f[2], payload_len) != 0)
+    if (!frame_of(&f[0], &env->base) || !frame_of(&f[1], p->body) ||
+        zmq_msg_init_size(&f[2], p->payload_len) != 0)
         return gm_fail(err, GM_EXHAUSTED, "no memory for a message");
-    if (payload_len > 0)
-        memcpy(zmq_msg_data(&f[2]), payload, payload_len);
-    return send_frames(sock, to, f, payload_len > 0 ? 3 : 2, err);
+    if (p->payload_len > 0)
+        memcpy(zmq_msg_data(&f[2]), p->payload, p->payload_len);
+    return send_frames(p->sock, p->to, f, p->payload_len > 0 ? 3 : 2, err);
 }
 
 enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err)
 {
-    return put(bus, to->sock, NULL, env, body, payload, payload_len, err);
+    return put(bus, &(struct parcel){ to->sock, NULL, env, body, payload, payload_len }, err);
 }
 
 enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__Envelope *env,
@@ -400,7 +409,7 @@ enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__En
 {
     if (to->peer)
         return gm_bus_send(bus, to->peer, env, body, NULL, 0, err);
-    return put(bus, bus->inbox, to, env, body, NULL, 0, err);
+    return put(bus, &(struct parcel){ bus->inbox, to, env, body, NULL, 0 }, err);
 }
 
 enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,

@@ -110,17 +110,18 @@ static void on_unary(void *ctx, bool done, const ProtobufCMessage *body, const s
         gm_fail(&u->err, GM_EXHAUSTED, "no memory for an answer");
 }
 
-enum gm_status gm_client_call(struct gm_client *c, const char *role, uint32_t index,
-                              const char *method, const ProtobufCMessage *request,
-                              const ProtobufCMessageDescriptor *desc, uint32_t timeout_ms,
+enum gm_status gm_client_call(struct gm_client *c, const struct gm_client_to *to,
                               ProtobufCMessage **reply, struct gm_err *err)
 {
     struct unary u = { .done = false, .err = GM_ERR_NONE };
-    struct gm_peer *peer = peer_of(c, role, index, err);
+    struct gm_peer *peer = peer_of(c, to->role, to->index, err);
     *reply = NULL;
     if (!peer)
         return err ? err->status : GM_UNAVAILABLE;
-    if (!gm_rpc_call(c->rpc, peer, method, request, desc, timeout_ms, 0, on_unary, &u, err))
+    if (!gm_rpc_call(c->rpc,
+                     &(struct gm_call){ peer, to->method, to->request, to->reply, to->timeout_ms, 0,
+                                        on_unary, &u },
+                     err))
         return err ? err->status : GM_UNAVAILABLE;
     while (!u.done)
         pump(c, STEP_MS);
@@ -167,19 +168,18 @@ static void on_item(void *ctx, bool done, const ProtobufCMessage *body, const st
     take_credit(f);
 }
 
-enum gm_status gm_client_stream(struct gm_client *c, const char *method,
-                                const ProtobufCMessage *request,
-                                const ProtobufCMessageDescriptor *desc, uint32_t timeout_ms,
-                                gm_client_item *item, gm_client_idle *idle, void *ctx,
-                                struct gm_err *err)
+enum gm_status gm_client_stream(struct gm_client *c, const struct gm_client_to *to,
+                                const struct gm_client_flow *flow, struct gm_err *err)
 {
-    struct flow f = { .client = c, .item = item, .ctx = ctx, .err = GM_ERR_NONE };
-    struct gm_peer *peer = peer_of(c, "orchestrator", 0, err);
+    struct flow f = { .client = c, .item = flow->item, .ctx = flow->ctx, .err = GM_ERR_NONE };
+    struct gm_peer *peer = peer_of(c, to->role, to->index, err);
     int64_t ping_ms = gm_now_ms() + GM_CLIENT_PING_MS;
     if (!peer)
         return err ? err->status : GM_UNAVAILABLE;
-    f.call = gm_rpc_call(c->rpc, peer, method, request, desc, timeout_ms, GM_STREAM_CREDIT, on_item,
-                         &f, err);
+    f.call = gm_rpc_call(c->rpc,
+                         &(struct gm_call){ peer, to->method, to->request, to->reply,
+                                            to->timeout_ms, GM_STREAM_CREDIT, on_item, &f },
+                         err);
     if (!f.call)
         return err ? err->status : GM_UNAVAILABLE;
     while (!f.done) {
@@ -188,7 +188,7 @@ enum gm_status gm_client_stream(struct gm_client *c, const char *method,
         pump(c, STEP_MS);
         if (f.done)
             break;
-        if (f.stop || (idle && !idle(ctx))) {
+        if (f.stop || (flow->idle && !flow->idle(flow->ctx))) {
             gm_rpc_cancel(c->rpc, f.call);
             continue;
         }
@@ -258,12 +258,16 @@ static bool open_turn(struct gm_client *c, struct flow *f, const Gm__StartReques
     f->err = GM_ERR_NONE;
     f->used = 0;
     if (peer && again)
-        f->call = gm_rpc_call(c->rpc, peer, "Orchestrator.Resume", &resume.base,
-                              &gm__turn_event__descriptor, timeout_ms, GM_STREAM_CREDIT, on_turn, f,
+        f->call = gm_rpc_call(c->rpc,
+                              &(struct gm_call){ peer, "Orchestrator.Resume", &resume.base,
+                                                 &gm__turn_event__descriptor, timeout_ms,
+                                                 GM_STREAM_CREDIT, on_turn, f },
                               &f->err);
     else if (peer)
-        f->call = gm_rpc_call(c->rpc, peer, "Orchestrator.StartTurn", &request->base,
-                              &gm__turn_event__descriptor, timeout_ms, GM_STREAM_CREDIT, on_turn, f,
+        f->call = gm_rpc_call(c->rpc,
+                              &(struct gm_call){ peer, "Orchestrator.StartTurn", &request->base,
+                                                 &gm__turn_event__descriptor, timeout_ms,
+                                                 GM_STREAM_CREDIT, on_turn, f },
                               &f->err);
     return peer && f->call;
 }
@@ -283,8 +287,10 @@ static void ask_cancel(struct gm_client *c, const Gm__StartRequest *request)
     r.turn = request->turn;
     r.tenant = request->tenant;
     if (peer)
-        gm_rpc_call(c->rpc, peer, "Orchestrator.Cancel", &r.base, &gm__empty__descriptor, 5000, 0,
-                    on_ignored, NULL, NULL);
+        gm_rpc_call(c->rpc,
+                    &(struct gm_call){ peer, "Orchestrator.Cancel", &r.base, &gm__empty__descriptor,
+                                       5000, 0, on_ignored, NULL },
+                    NULL);
 }
 
 /* Waits until the stream ends or is lost. True: lost (resume it). */

@@ -88,10 +88,7 @@ void gm_rpc_close(struct gm_rpc **rpc)
 /* ---- client side -------------------------------------------------------------------------------
  */
 
-uint64_t gm_rpc_call(struct gm_rpc *rpc, struct gm_peer *peer, const char *method,
-                     const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-                     uint32_t timeout_ms, uint32_t credit, gm_rpc_answer *answer, void *ctx,
-                     struct gm_err *err)
+uint64_t gm_rpc_call(struct gm_rpc *rpc, const struct gm_call *call, struct gm_err *err)
 {
     Gm__Envelope env = GM__ENVELOPE__INIT;
     struct call *c = calloc(1, sizeof *c);
@@ -100,26 +97,26 @@ uint64_t gm_rpc_call(struct gm_rpc *rpc, struct gm_peer *peer, const char *metho
         return 0;
     }
     *c = (struct call){ .id = ++rpc->next_call,
-                        .peer = peer,
-                        .reply = reply,
-                        .answer = answer,
-                        .ctx = ctx,
-                        .deadline_ms = timeout_ms ? gm_now_ms() + timeout_ms : 0,
+                        .peer = call->to,
+                        .reply = call->reply,
+                        .answer = call->answer,
+                        .ctx = call->ctx,
+                        .deadline_ms = call->timeout_ms ? gm_now_ms() + call->timeout_ms : 0,
                         .pong_ms = gm_now_ms() };
     env.kind = GM__KIND__CALL;
     env.has_call = 1;
     env.call = c->id;
-    env.method = (char *)method;
-    env.has_timeout_us = timeout_ms > 0;
-    env.timeout_us = (uint64_t)timeout_ms * 1000;
-    env.has_credit = credit > 0;
-    env.credit = credit;
+    env.method = (char *)call->method;
+    env.has_timeout_us = call->timeout_ms > 0;
+    env.timeout_us = (uint64_t)call->timeout_ms * 1000;
+    env.has_credit = call->credit > 0;
+    env.credit = call->credit;
     const uint64_t id = c->id;
     if (gm_idmap_put(&rpc->calls, id, c, err) != GM_OK) {
         free(c);
         return 0;
     }
-    if (gm_bus_send(rpc->bus, peer, &env, request, NULL, 0, err) != GM_OK) {
+    if (gm_bus_send(rpc->bus, call->to, &env, call->request, NULL, 0, err) != GM_OK) {
         free(gm_idmap_take(&rpc->calls, id));
         return 0;
     }
@@ -205,7 +202,7 @@ static void on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
     err_from(&err, env);
     if (err.status == GM_OK && env->kind != GM__KIND__END)
         body = gm_msg_unpack(msg, c->reply, &err);
-    if (env->kind == GM__KIND__ITEM && err.status == GM_OK)
+    if (env->kind == GM__KIND__ITEM && err.status == GM_OK && c->answer)
         c->answer(c->ctx, false, body, &err);
     else
         finish(rpc, env->call, body, &err);

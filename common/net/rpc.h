@@ -21,13 +21,19 @@ struct gm_rpc;
 typedef void gm_rpc_answer(void *ctx, bool done, const ProtobufCMessage *body,
                            const struct gm_err *err);
 
-/* Starts a call; `reply` is the descriptor of the answer. timeout_ms 0: none. Returns the call id,
- * 0 on failure (answer is then not called). credit > 0 asks for a stream with so many items at
- * first. */
-uint64_t gm_rpc_call(struct gm_rpc *rpc, struct gm_peer *peer, const char *method,
-                     const ProtobufCMessage *request, const ProtobufCMessageDescriptor *reply,
-                     uint32_t timeout_ms, uint32_t credit, gm_rpc_answer *answer, void *ctx,
-                     struct gm_err *err);
+struct gm_call {
+    struct gm_peer *to;
+    const char *method;
+    const ProtobufCMessage *request;
+    const ProtobufCMessageDescriptor *reply; /* of the answer, or of a stream's items */
+    uint32_t timeout_ms;                     /* 0: none */
+    uint32_t credit;                         /* > 0: a stream, with so many items at first */
+    gm_rpc_answer *answer;                   /* NULL: nobody waits for it */
+    void *ctx;
+};
+
+/* Starts a call. Returns its id, 0 on failure (answer is then not called). */
+uint64_t gm_rpc_call(struct gm_rpc *rpc, const struct gm_call *call, struct gm_err *err);
 void gm_rpc_credit(struct gm_rpc *rpc, uint64_t call, uint32_t credit);
 void gm_rpc_cancel(struct gm_rpc *rpc, uint64_t call); /* sends CANCEL; answer gets CANCELLED */
 

@@ -247,7 +247,7 @@ GM_INLINE void gm_scales_load(struct gm_scales *s, enum gm_type t, const uint8_t
     }
 }
 
-/* ---- the operations quant_linear.h is written in ------------------------------------------- */
+/* ---- the operations quant_linear.inc is written in ------------------------------------------- */
 
 GM_INLINE gm_qi gm_qi_zero(void)
 {

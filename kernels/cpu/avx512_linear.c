@@ -1,6 +1,6 @@
 /* avx512_linear.c - linear() with AVX-512 VNNI.
  *
- * Owns:      the entry: quantised types go to quant_linear.h's kernels, float types to
+ * Owns:      the entry: quantised types go to quant_linear.inc's kernels, float types to
  *            avx512_float.c. A type number that is none of ours does nothing.
  * Does not:  hold kernels.
  */
@@ -9,7 +9,7 @@
 #include "kernels/cpu/avx512_set.h"
 
 #include "kernels/cpu/avx512_unpack.h"
-#include "kernels/cpu/quant_linear.h"
+#include "kernels/cpu/quant_linear.inc"
 
 void gm_avx512_linear(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                       int32_t rows, int32_t out_begin, int32_t out_end)

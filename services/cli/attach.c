@@ -129,9 +129,11 @@ static enum gm_status ask_info(struct gm_conn *c, struct gm_err *err)
     Gm__Empty empty = GM__EMPTY__INIT;
     for (;;) {
         ProtobufCMessage *reply = NULL;
-        const enum gm_status rc =
-            gm_client_call(c->client, "orchestrator", 0, "Orchestrator.Info", &empty.base,
-                           &gm__info_reply__descriptor, INFO_MS, &reply, err);
+        const enum gm_status rc = gm_client_call(
+            c->client,
+            &(struct gm_client_to){ "orchestrator", 0, "Orchestrator.Info", &empty.base,
+                                    &gm__info_reply__descriptor, INFO_MS },
+            &reply, err);
         if (rc == GM_OK) {
             c->context = ((Gm__InfoReply *)reply)->context;
             protobuf_c_message_free_unpacked(reply, NULL);

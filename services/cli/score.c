@@ -191,8 +191,10 @@ static enum gm_status score(struct gm_conn *c, const struct options *o, struct g
     q.every = (uint32_t)o->every;
     struct gm_buf out = GM_BUF(8 * (size_t)GM_CLI_INPUT_BYTES_MAX);
     enum gm_status rc =
-        gm_client_stream(c->client, "Orchestrator.Score", &q.base, &gm__score_event__descriptor, 0,
-                         on_item, on_idle, &t, err);
+        gm_client_stream(c->client,
+                         &(struct gm_client_to){ "orchestrator", 0, "Orchestrator.Score", &q.base,
+                                                 &gm__score_event__descriptor, 0 },
+                         &(struct gm_client_flow){ on_item, on_idle, &t }, err);
     if (rc == GM_OK && t.err.status != GM_OK) {
         *err = t.err;
         rc = err->status;

@@ -45,8 +45,10 @@ static enum gm_status fetch(struct gm_conn *c, const char *method, const char *i
     Gm__SessionRequest q = GM__SESSION_REQUEST__INIT;
     q.session = (char *)id;
     *reply = NULL;
-    return gm_client_call(c->client, "orchestrator", 0, method, &q.base, desc, GM_CLI_CALL_MS,
-                          reply, err);
+    return gm_client_call(
+        c->client,
+        &(struct gm_client_to){ "orchestrator", 0, method, &q.base, desc, GM_CLI_CALL_MS }, reply,
+        err);
 }
 
 static void when(uint64_t ms, char out[32])

@@ -52,8 +52,11 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
         return;
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
-    const enum gm_status rc = gm_client_call(client, p->role, p->index, "Health.Check", &empty.base,
-                                             &gm__health_reply__descriptor, CALL_MS, &reply, NULL);
+    const enum gm_status rc =
+        gm_client_call(client,
+                       &(struct gm_client_to){ p->role, p->index, "Health.Check", &empty.base,
+                                               &gm__health_reply__descriptor, CALL_MS },
+                       &reply, NULL);
     if (rc != GM_OK || !reply) {
         snprintf(h->state, sizeof h->state, "unresponsive");
         return;
@@ -69,8 +72,11 @@ static bool ask_ready(struct gm_client *client)
 {
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
-    if (!client || gm_client_call(client, "orchestrator", 0, "Orchestrator.Info", &empty.base,
-                                  &gm__info_reply__descriptor, CALL_MS, &reply, NULL) != GM_OK)
+    if (!client ||
+        gm_client_call(client,
+                       &(struct gm_client_to){ "orchestrator", 0, "Orchestrator.Info", &empty.base,
+                                               &gm__info_reply__descriptor, CALL_MS },
+                       &reply, NULL) != GM_OK)
         return false;
     const bool ready = ((Gm__InfoReply *)reply)->ready;
     protobuf_c_message_free_unpacked(reply, NULL);

@@ -166,11 +166,17 @@ static bool call_ready(struct super *s)
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
     bool ready = false;
-    if (whole && gm_client_call(s->client, "orchestrator", 0, "Orchestrator.Info", &empty.base,
-                                &gm__info_reply__descriptor, INFO_MS, &reply, NULL) == GM_OK)
+    if (whole &&
+        gm_client_call(s->client,
+                       &(struct gm_client_to){ "orchestrator", 0, "Orchestrator.Info", &empty.base,
+                                               &gm__info_reply__descriptor, INFO_MS },
+                       &reply, NULL) == GM_OK)
         ready = ((Gm__InfoReply *)reply)->ready;
-    if (!whole && gm_client_call(s->client, "tokenizer", 0, "Tokenizer.Vocab", &empty.base,
-                                 &gm__vocab_reply__descriptor, INFO_MS, &reply, NULL) == GM_OK)
+    if (!whole &&
+        gm_client_call(s->client,
+                       &(struct gm_client_to){ "tokenizer", 0, "Tokenizer.Vocab", &empty.base,
+                                               &gm__vocab_reply__descriptor, INFO_MS },
+                       &reply, NULL) == GM_OK)
         ready = true;
     if (reply)
         protobuf_c_message_free_unpacked(reply, NULL);

@@ -63,8 +63,11 @@ enum gm_status gm_ids_of_text(struct gm_conn *c, const char *text, size_t n, boo
     q.has_bos = 1;
     q.bos = bos;
     memset(ids, 0, sizeof *ids);
-    enum gm_status rc = gm_client_call(c->client, "tokenizer", 0, "Tokenizer.Encode", &q.base,
-                                       &gm__ids_reply__descriptor, GM_CLI_CALL_MS, &reply, err);
+    enum gm_status rc =
+        gm_client_call(c->client,
+                       &(struct gm_client_to){ "tokenizer", 0, "Tokenizer.Encode", &q.base,
+                                               &gm__ids_reply__descriptor, GM_CLI_CALL_MS },
+                       &reply, err);
     if (rc != GM_OK)
         return rc;
     const Gm__IdsReply *r = (const Gm__IdsReply *)reply;

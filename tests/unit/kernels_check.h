@@ -2,6 +2,7 @@
  *
  * Owns:      nothing. Every function compares `k` with gm_ref through the harness; the harness's
  *            failure count is the result.
+ * Does not:  know a kernel set: `k` is any of gm_kernels_available().
  */
 #ifndef GM_TESTS_KERNELS_CHECK_H
 #define GM_TESTS_KERNELS_CHECK_H

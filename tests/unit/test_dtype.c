@@ -2,6 +2,7 @@
  * type decoded element by element.
  *
  * Owns:      expected values written from the published layouts, not from the decoders.
+ * Does not:  test kernels (test_kernels.c).
  */
 #include "kernels/dtype.h"
 #include "kernels/kernels.h"

@@ -1,5 +1,8 @@
 /* test_pool.c - the worker pool: every item once, chunks cut as promised, idle means asleep, and
  * the same floating-point mode everywhere.
+ *
+ * Owns:      the checks of kernels/pool.h.
+ * Does not:  time anything.
  */
 #include "kernels/pool.h"
 

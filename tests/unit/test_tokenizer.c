@@ -2,6 +2,9 @@
 // libs: -lsentencepiece -lstdc++
 /* test_tokenizer.c - text to ids on a small vocabulary: merges, byte tokens, control tokens that
  * text cannot make, bad vocabularies, bad text, long text, and sentencepiece's own file format.
+ *
+ * Owns:      the checks of spm.cc and spm_file.c.
+ * Does not:  need the real vocabulary (the system tests do).
  */
 #include "tests/unit/tokenizer_small.h"
 

@@ -4,6 +4,9 @@
 // libs: -lsentencepiece -ljansson -lstdc++
 /* test_turns.c - the chat template on a small vocabulary: turns, heads, joins, tools, calls,
  * results, what is refused, and which pieces are encoded on their own.
+ *
+ * Owns:      the checks of turns.c, turns_json.c, tooltext.c, toolcall.c.
+ * Does not:  need the real vocabulary.
  */
 #include "tests/unit/tokenizer_small.h"
 

@@ -1,5 +1,8 @@
 /* test_vocab.c - the vocabulary file and the streaming detokeniser: what is written is read, what
  * is damaged is refused, and a stream gives the same text as one decoding.
+ *
+ * Owns:      the checks of common/base/vocab.h.
+ * Does not:  turn text into ids.
  */
 #include "common/base/vocab.h"
 

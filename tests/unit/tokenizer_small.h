@@ -1,5 +1,8 @@
 /* tokenizer_small.h - a small vocabulary for the tests of the tokenizer: Gemma's control tokens
  * under other numbers, the byte tokens, runs of newlines and blanks, and a few words.
+ *
+ * Owns:      the pieces, their types and scores.
+ * Does not:  test anything itself.
  */
 #ifndef GM_TESTS_TOKENIZER_SMALL_H
 #define GM_TESTS_TOKENIZER_SMALL_H

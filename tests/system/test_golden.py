@@ -71,13 +71,12 @@ def test_same_bits_for_all_cuts(up, golden):
 def test_greedy_exact(up, golden):
     line = up("--adapter", "none", env={"GM_KERNELS": "ref"})
     for one in golden.cases():
-        if "greedy" not in one or "text" not in one or one["name"] == "chat":
+        if one["name"] not in ("prompt-0", "prompt-2", "prompt-9"):
             continue
         got = line.run(one["text"], "--raw", "--temperature", 0, "--max-tokens", 48, "--ignore-eos",
                        timeout=100)
         problem = golden.greedy_problem(one["name"], got["ids"])
         assert not problem, problem
-        break
 
 
 def chats():
