@@ -323,7 +323,7 @@ bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
         }
         const char *why = ok ? parse(msg, inbox) : "a message has too many frames";
         if (!why) {
-            bus->turn = at;
+            bus->turn = at + 1; /* the next one is asked first: none starves */
             return true;
         }
         refuse(bus, msg, why);
@@ -386,6 +386,12 @@ static enum gm_status put(struct gm_bus *bus, const struct parcel *p, struct gm_
 {
     zmq_msg_t f[3];
     Gm__Envelope *env = p->env;
+    if (p->body && protobuf_c_message_get_packed_size(p->body) > GM_BODY_BYTES_MAX)
+        return gm_fail(err, GM_EXHAUSTED, "a message is larger than the limit of %d MiB",
+                       GM_BODY_BYTES_MAX >> 20);
+    if (p->payload_len > GM_PAYLOAD_BYTES_MAX)
+        return gm_fail(err, GM_EXHAUSTED, "the rows of a message are larger than %d MiB",
+                       GM_PAYLOAD_BYTES_MAX >> 20);
     env->version = VERSION;
     env->has_boot = 1;
     env->boot = bus->boot;

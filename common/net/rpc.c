@@ -12,7 +12,8 @@
 #include "common/base/map.h"
 #include "common/base/sys.h"
 
-enum { TEXT_MAX = GM_ERR_TEXT_MAX, DEADLINE_GRACE_MS = 200 };
+enum { DEADLINE_GRACE_MS = 200 };
+#define TIMEOUT_US_MAX ((uint64_t)1 << 52) /* longer ones never end in practice */
 
 /* A call we made. */
 struct call {
@@ -195,8 +196,8 @@ static void on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
     struct call *c = gm_idmap_get(&rpc->calls, env->call);
     struct gm_err err;
     ProtobufCMessage *body = NULL;
-    if (!c)
-        return; /* cancelled or out of time */
+    if (!c || msg->peer != c->peer)
+        return; /* cancelled, out of time, or not from whom we asked */
     c->pong_ms = gm_now_ms();
     c->boot = env->boot;
     err_from(&err, env);
@@ -213,7 +214,7 @@ static void on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
 static void on_pong(struct gm_rpc *rpc, const struct gm_msg *msg)
 {
     struct call *c = gm_idmap_get(&rpc->calls, msg->env->call);
-    if (!c)
+    if (!c || msg->peer != c->peer)
         return;
     c->pong_ms = gm_now_ms();
     c->boot = msg->env->boot;
@@ -263,7 +264,10 @@ enum gm_status gm_rpc_reply(struct gm_stream *s, const ProtobufCMessage *body)
     env.kind = GM__KIND__REPLY;
     env.has_call = 1;
     env.call = s->call;
-    if (gm_bus_answer(s->rpc->bus, &s->to, &env, body, &err) != GM_OK)
+    enum gm_status rc = gm_bus_answer(s->rpc->bus, &s->to, &env, body, &err);
+    if (rc == GM_EXHAUSTED) /* too large: the caller hears so instead of waiting */
+        answer_status(s->rpc, &s->to, s->call, GM__KIND__REPLY, &err);
+    else if (rc != GM_OK)
         gm_log_err(GM_LOG_DEBUG, "reply not sent", &err); /* the client is gone */
     stream_free(s);
     return GM_OK;
@@ -327,7 +331,8 @@ static enum gm_status open_stream(struct gm_rpc *rpc, const struct gm_msg *msg,
     s->call = env->call;
     s->credit = env->has_credit ? env->credit : 0;
     if (env->has_timeout_us && env->timeout_us > 0)
-        s->deadline_us = (uint64_t)gm_now_us() + env->timeout_us;
+        s->deadline_us = (uint64_t)gm_now_us() +
+                         (env->timeout_us < TIMEOUT_US_MAX ? env->timeout_us : TIMEOUT_US_MAX);
     enum gm_status rc = gm_idmap_put(&rpc->streams, s->key, s, err);
     if (rc != GM_OK) {
         free(s);
