@@ -14,7 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/sys.h"
 
-enum { RECONNECT_MS = 100, ARGS_MAX = 32 };
+enum { RECONNECT_MS = 100 };
 
 /* One command on its way. Kept ones (writes) stay in the list until Redis has acknowledged them. */
 struct op {
@@ -23,7 +23,7 @@ struct op {
     gm_store_reply *fn;
     void *ctx;
     bool keep, sent;
-    uint64_t life;       /* of the connection it was sent on */
+    uint64_t id;         /* never used twice: a late answer must not meet another op */
     int64_t deadline_ms; /* asks only */
     int argc;
     size_t bytes;
@@ -35,10 +35,12 @@ struct gm_store {
     char path[108];
     redisAsyncContext *ac; /* NULL: not connected and not trying */
     bool up;
+    bool doubt;    /* it did not answer or was not ready: a PING must succeed before it is up */
     uint64_t life; /* counts connections: answers of an older one are ignored */
     bool want_read, want_write;
     int64_t retry_ms;
-    int64_t asked_ms; /* when the oldest unanswered command was sent; 0: none */
+    int64_t asked_ms; /* since when an answer is due; 0: none is */
+    uint64_t next_id;
     struct op *first, *last;
     size_t n_kept, kept_bytes;
     bool closing;
@@ -50,6 +52,7 @@ struct gm_store {
 static void op_link(struct op *op)
 {
     struct gm_store *s = op->store;
+    op->id = ++s->next_id;
     op->prev = s->last;
     if (s->last)
         s->last->next = op;
@@ -152,16 +155,39 @@ static void on_disconnect(const redisAsyncContext *ac, int status)
         connection_lost(s);
 }
 
+/* Leaves a connection that cannot be relied on; the next one has to answer a PING first. */
+static void drop(struct gm_store *s)
+{
+    redisAsyncContext *ac = s->ac;
+    if (!ac)
+        return;
+    s->life++;
+    s->doubt = true;
+    connection_lost(s);
+    redisAsyncFree(ac);
+}
+
 struct sent {
     struct gm_store *store;
-    struct op *op;
+    uint64_t id;
     uint64_t life;
 };
 
-static bool op_known(const struct gm_store *s, const struct op *op)
+/* Answers come in the order of the list, so it is nearly always the first. NULL: it has ended. */
+static struct op *op_find(const struct gm_store *s, uint64_t id)
 {
-    for (const struct op *o = s->first; o; o = o->next)
-        if (o == op)
+    for (struct op *o = s->first; o && o->id <= id; o = o->next)
+        if (o->id == id)
+            return o;
+    return NULL;
+}
+
+/* Errors that pass: Redis did not run the command and will run it later. */
+static bool passes(const char *text)
+{
+    static const char *const codes[] = { "LOADING ", "BUSY ", "MISCONF " };
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (strncmp(text, codes[i], strlen(codes[i])) == 0)
             return true;
     return false;
 }
@@ -170,21 +196,23 @@ static void on_reply(redisAsyncContext *ac, void *r, void *ctx)
 {
     struct sent *sent = ctx;
     struct gm_store *s = sent->store;
-    struct op *op = sent->op;
     const redisReply *reply = r;
     const bool current = sent->life == s->life && !s->closing;
+    struct op *op = current ? op_find(s, sent->id) : NULL;
     (void)ac;
     free(sent);
-    if (!reply || !current || !op_known(s, op) || !op->sent)
+    if (!reply || !current)
         return; /* the connection is going: connection_lost settles it */
     s->asked_ms = gm_now_ms();
+    if (!op || !op->sent)
+        return; /* it ran out of time before */
     if (reply->type != REDIS_REPLY_ERROR) {
         op_end(op, reply, GM_OK, "");
-    } else if (strncmp(reply->str, "LOADING", 7) == 0 || strncmp(reply->str, "BUSY", 4) == 0) {
+    } else if (passes(reply->str)) {
         if (op->keep)
-            op->sent = false; /* sent again by the next tick */
+            drop(s); /* those sent behind it must not overtake it: all are sent again, in order */
         else
-            op_end(op, NULL, GM_UNAVAILABLE, "Redis is starting; try again in a moment");
+            op_end(op, NULL, GM_UNAVAILABLE, "Redis is not ready; try again in a moment");
     } else {
         gm_log(GM_LOG_ERROR, "Redis refused a command: %s", reply->str);
         op_end(op, NULL, GM_DATA_LOSS, reply->str);
@@ -197,7 +225,7 @@ static void op_send(struct op *op, const char **argv, const size_t *lens)
     struct sent *sent = malloc(sizeof *sent);
     if (!sent)
         return;
-    *sent = (struct sent){ s, op, s->life };
+    *sent = (struct sent){ s, op->id, s->life };
     if (redisAsyncCommandArgv(s->ac, on_reply, sent, op->argc, argv, lens) != REDIS_OK) {
         free(sent);
         return;
@@ -207,11 +235,51 @@ static void op_send(struct op *op, const char **argv, const size_t *lens)
         s->asked_ms = gm_now_ms();
 }
 
+/* Stops at the first that cannot be sent, so that no later one overtakes it. */
 static void send_waiting(struct gm_store *s)
 {
-    for (struct op *op = s->first; op && s->up; op = op->next)
-        if (!op->sent && op->argv)
+    for (struct op *op = s->first; op && s->up; op = op->next) {
+        if (!op->sent && op->keep)
             op_send(op, (const char **)op->argv, op->lens);
+        if (!op->sent)
+            return;
+    }
+}
+
+static void ask(struct gm_store *s, gm_store_reply *fn, void *ctx, int argc, const char **argv,
+                const size_t *lens)
+{
+    struct op *op = calloc(1, sizeof *op);
+    struct gm_err err = GM_ERR_NONE;
+    if (!op) {
+        gm_fail(&err, GM_EXHAUSTED, "no memory for a command");
+        if (fn)
+            fn(ctx, NULL, &err);
+        return;
+    }
+    *op = (struct op){ .store = s,
+                       .fn = fn,
+                       .ctx = ctx,
+                       .argc = argc,
+                       .deadline_ms = gm_now_ms() + GM_STORE_TIMEOUT_MS };
+    op_link(op);
+    op_send(op, argv, lens);
+    if (!op->sent)
+        op_end(op, NULL, GM_UNAVAILABLE, "Redis takes no command now");
+}
+
+static void on_probe(void *ctx, const redisReply *reply, const struct gm_err *err)
+{
+    struct gm_store *s = ctx;
+    (void)err;
+    if (!reply) {
+        drop(s); /* nothing to do when the connection is gone already */
+        return;
+    }
+    s->doubt = false;
+    s->up = true;
+    gm_log(GM_LOG_INFO, "Redis answers again; %zu writes wait", s->n_kept);
+    send_waiting(s);
 }
 
 static void connect_now(struct gm_store *s)
@@ -235,7 +303,9 @@ static void connect_now(struct gm_store *s)
     redisAsyncSetConnectCallback(ac, on_connect);
     redisAsyncSetDisconnectCallback(ac, on_disconnect);
     s->want_write = true;
-    s->up = true;
+    s->up = !s->doubt;
+    if (s->doubt)
+        ask(s, on_probe, s, 1, (const char *[]){ "PING" }, NULL);
     send_waiting(s);
 }
 
@@ -285,25 +355,15 @@ size_t gm_store_pending(const struct gm_store *store)
 void gm_store_ask(struct gm_store *s, gm_store_reply *fn, void *ctx, int argc, const char **argv,
                   const size_t *lens)
 {
-    struct op *op = calloc(1, sizeof *op);
     struct gm_err err = GM_ERR_NONE;
-    if (!op || !s->up) {
-        free(op);
-        err.retry_ms = 1000;
-        gm_fail(&err, GM_UNAVAILABLE, "Redis is away; try again in a moment");
-        if (fn)
-            fn(ctx, NULL, &err);
+    if (s->up) {
+        ask(s, fn, ctx, argc, argv, lens);
         return;
     }
-    *op = (struct op){ .store = s,
-                       .fn = fn,
-                       .ctx = ctx,
-                       .argc = argc,
-                       .deadline_ms = gm_now_ms() + GM_STORE_TIMEOUT_MS };
-    op_link(op);
-    op_send(op, argv, lens);
-    if (!op->sent)
-        op_end(op, NULL, GM_UNAVAILABLE, "Redis takes no command now");
+    err.retry_ms = 1000;
+    gm_fail(&err, GM_UNAVAILABLE, "Redis is away; try again in a moment");
+    if (fn)
+        fn(ctx, NULL, &err);
 }
 
 static bool op_copy(struct op *op, const char **argv, const size_t *lens)
@@ -337,7 +397,7 @@ enum gm_status gm_store_write(struct gm_store *s, gm_store_reply *fn, void *ctx,
         return gm_fail(err, GM_EXHAUSTED, "too many writes wait for Redis (limit %d MiB)",
                        GM_STORE_QUEUE_BYTES_MAX >> 20);
     }
-    if (s->up)
+    if (s->up && (!op->prev || op->prev->sent))
         op_send(op, (const char **)op->argv, op->lens);
     return GM_OK;
 }
@@ -368,6 +428,16 @@ static bool waits_for_answer(const struct gm_store *s)
     return false;
 }
 
+/* Redis answers, but too slowly for these. (fn may only add to the end of the list.) */
+static void end_late_asks(struct gm_store *s, int64_t now)
+{
+    for (struct op *op = s->first, *next; op; op = next) {
+        next = op->next;
+        if (!op->keep && now >= op->deadline_ms)
+            op_end(op, NULL, GM_UNAVAILABLE, "Redis is too slow; try again in a moment");
+    }
+}
+
 int gm_store_tick(struct gm_store *s)
 {
     const int64_t now = gm_now_ms();
@@ -375,16 +445,13 @@ int gm_store_tick(struct gm_store *s)
         connect_now(s);
     if (!waits_for_answer(s))
         s->asked_ms = 0;
-    if (s->ac && s->asked_ms && now - s->asked_ms > GM_STORE_TIMEOUT_MS) {
-        redisAsyncContext *ac = s->ac; /* it does not answer: as good as away */
-        s->life++;
-        connection_lost(s);
-        redisAsyncFree(ac);
-        s->retry_ms = now + RECONNECT_MS;
+    if (s->ac && s->asked_ms && now - s->asked_ms >= GM_STORE_TIMEOUT_MS) {
+        gm_log(GM_LOG_WARN, "Redis has not answered for %d ms: taken for away",
+               GM_STORE_TIMEOUT_MS);
+        drop(s);
     }
+    end_late_asks(s, now);
     if (s->up)
         send_waiting(s);
-    if (!s->ac)
-        return RECONNECT_MS;
-    return s->first ? RECONNECT_MS : -1;
+    return !s->up || s->first ? RECONNECT_MS : -1;
 }
