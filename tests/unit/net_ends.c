@@ -151,7 +151,8 @@ void on_answer(void *ctx, bool done, const ProtobufCMessage *body, const struct 
     } else if (body != NULL && body->descriptor == &gm__text_reply__descriptor) {
         const Gm__TextReply *in = (const Gm__TextReply *)body;
         size_t n = in->text.len < sizeof g->text - 1 ? in->text.len : sizeof g->text - 1;
-        memcpy(g->text, in->text.data, n);
+        if (n > 0)
+            memcpy(g->text, in->text.data, n);
         g->text[n] = '\0';
     }
 }
