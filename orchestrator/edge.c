@@ -49,6 +49,7 @@ static ProtobufCMessage *copy_of(const ProtobufCMessage *m)
 struct about {
     struct gm_orch *orch;
     uint64_t serial;
+    int encoding; /* which asking of the tokenizer this is */
 };
 
 static struct gm_turn *take_about(void *ctx)
@@ -64,7 +65,7 @@ static struct about *about(struct gm_turn *t)
     struct about *a = malloc(sizeof *a);
     struct gm_err err = GM_ERR_NONE;
     if (a) {
-        *a = (struct about){ t->orch, t->serial };
+        *a = (struct about){ t->orch, t->serial, t->encodings };
     } else {
         gm_fail(&err, GM_EXHAUSTED, "no memory for a turn");
         gm_turn_fail(t, &err);
@@ -88,12 +89,13 @@ static void on_recorded(void *ctx, const struct redisReply *reply, const struct 
 
 static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *why)
 {
+    const int encoding = ((const struct about *)ctx)->encoding;
     struct gm_turn *t = take_about(ctx);
     const Gm__IdsReply *in = (const Gm__IdsReply *)body;
     struct gm_err err = *why;
     (void)done;
-    if (!t)
-        return;
+    if (!t || t->state != GM_TURN_ENCODE || encoding != t->encodings)
+        return; /* gone, or the tokenizer was asked again */
     const uint32_t context = t->orch->context;
     const size_t n = err.status == GM_OK ? t->sess.n_ids + in->n_ids : 0;
     if (err.status == GM_OK && n + 1 > context)
@@ -119,15 +121,17 @@ static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const
     t->turns_before = t->sess.n_turns;
     if ((uint32_t)t->sampling->max_tokens > context - n)
         t->sampling->max_tokens = (int32_t)(context - (uint32_t)n);
+    snprintf(t->numerics, sizeof t->numerics, "%s", gm_roster_numerics(t->orch));
     gm_turn_state_set(t, GM_TURN_RECORD);
     gm_sess_record(t, on_recorded, a);
 }
 
-static void encode(struct gm_turn *t)
+void gm_turn_encode(struct gm_turn *t)
 {
     struct gm_orch *o = t->orch;
     Gm__TurnRequest r = GM__TURN_REQUEST__INIT;
     struct gm_err err = GM_ERR_NONE;
+    t->encodings++;
     struct about *a = about(t);
     if (!a)
         return;
@@ -200,7 +204,7 @@ static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *why
     if (err.status != GM_OK)
         gm_turn_fail(t, &err);
     else
-        encode(t);
+        gm_turn_encode(t);
 }
 
 void gm_turn_begin(struct gm_turn *t)
@@ -311,9 +315,12 @@ static enum gm_status resume(void *self, struct gm_stream *stream, const Protobu
             err, 100,
             gm_fail(err, GM_UNAVAILABLE, "running turns are still being read from Redis"));
     }
-    if (!t)
-        return gm_fail(err, GM_NOT_FOUND, "no turn %s is running here", in->turn);
-    gm_turn_attach(t, stream, in->from);
+    if (check_id(in->turn, "turn id", err) != GM_OK)
+        return err->status;
+    if (t)
+        gm_turn_attach(t, stream, in->from);
+    else
+        gm_orch_replay(o, in, stream);
     return GM_OK;
 }
 

@@ -14,7 +14,7 @@ enum {
     GM_DEATHS_MAX = 3,          /* attempts a turn may lose before it ends INTERNAL */
     GM_STALL_MS = 20000,        /* no token for so long: a new attempt */
     GM_STALL_TOKEN_MS = 50,     /* and so much more for each prompt token */
-    GM_ORPHAN_MS = 30000,       /* no word of the client for so long: the turn is cancelled */
+    GM_ORPHAN_MS = 10000,       /* no word of the client for so long: the turn is cancelled */
     GM_SAVE_PATIENCE_MS = 2000, /* how long `finished` waits for Redis */
     GM_CALL_MS = 15000,         /* calls to shards, sampler and tokenizer */
     GM_RING_WAIT_MS = 60000,    /* how long a turn waits for the ring to be whole */
@@ -95,6 +95,9 @@ struct gm_turn {
     Gm__Token **tokens; /* owned; absolute positions from n_prompt on */
     size_t n_tokens, tokens_cap;
     size_t journalled;
+    char numerics[256]; /* what the turn is computed with; "": not begun yet */
+    int encodings;      /* times that the tokenizer was asked: only the last answer counts */
+    bool cached_known;  /* `cached` is what the client is told */
     const char *finish; /* NULL: goes on; a static text */
     struct gm_err end;  /* a failure that ends the turn after it is saved */
     /* the attempt */
@@ -141,8 +144,9 @@ struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *i
 void gm_turn_free(struct gm_turn *t);
 struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial);
 void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from);
-void gm_turn_begin(struct gm_turn *t); /* state LOAD */
-void gm_turn_ready(struct gm_turn *t); /* prompt known: on to the ring (state WAIT) */
+void gm_turn_begin(struct gm_turn *t);  /* state LOAD */
+void gm_turn_encode(struct gm_turn *t); /* state ENCODE; again after a restart */
+void gm_turn_ready(struct gm_turn *t);  /* prompt known: on to the ring (state WAIT) */
 void gm_turn_end(struct gm_turn *t, const char *finish); /* saves, then says finished */
 void gm_turn_fail(struct gm_turn *t, const struct gm_err *why);
 void gm_turn_saved(struct gm_turn *t, bool saved);
@@ -169,6 +173,10 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx);
 void gm_sess_journal(struct gm_turn *t);
 void gm_sess_renew(struct gm_turn *t); /* the lease, for GM_LEASE_MS */
 void gm_sess_save(struct gm_turn *t);
+/* The record of a turn that may have ended, as stored; and the ids of its answer. */
+void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_store_reply *done,
+                   void *ctx);
+void gm_sess_answer(struct gm_orch *o, const Gm__TurnRecord *r, gm_store_reply *done, void *ctx);
 void gm_sess_drop_record(struct gm_turn *t);
 /* Stores the session cut to its n_turns and n_ids. */
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
@@ -181,10 +189,14 @@ void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, v
 extern const struct gm_method gm_orch_methods[];
 bool gm_id_ok(const char *id);
 
-/* ---- recover.c, session_calls.c ---- */
+/* ---- recover.c, replay.c, session_calls.c -----------------------------------------------------
+ */
 /* Reads the turns that were running when this orchestrator's last life ended, and goes on with
  * them. */
 void gm_orch_recover(struct gm_orch *o);
+
+/* Tells a client of a turn that has ended already; takes the stream. */
+void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream);
 
 /* Calls about stored sessions (session_calls.c). */
 gm_rpc_method gm_call_sessions, gm_call_session, gm_call_undo, gm_call_remove;

@@ -68,7 +68,11 @@ static void revive(struct gm_orch *o, Gm__TurnRecord *r, const redisReply *journ
     r->request = NULL;
     r->sampling = NULL;
     t->cached = t->n_prompt > 0 ? (uint32_t)t->n_prompt - 1 : 0;
-    if (!tokens_of(t, journal->str, (size_t)journal->len / 4)) {
+    snprintf(t->numerics, sizeof t->numerics, "%s", r->numerics);
+    /* The journal has no log-probabilities: a turn that shows them is computed again from its
+     * prompt. */
+    const bool again = t->sampling->has_logprobs && t->sampling->logprobs >= 0;
+    if (!tokens_of(t, journal->str, again ? 0 : (size_t)journal->len / 4)) {
         gm_fail(&err, GM_EXHAUSTED, "no memory for a turn");
         gm_turn_fail(t, &err);
         return;

@@ -144,6 +144,9 @@ static void ask_shard(struct gm_turn *t, int index)
     r.next = last ? o->roster.sampler.endpoint : o->roster.shard[index + 1].endpoint;
     r.home = o->home;
     r.first = o->roster.shard[0].endpoint;
+    const int64_t left = t->stream ? (int64_t)gm_stream_deadline_us(t->stream) - gm_now_us() : 0;
+    r.has_deadline_us = t->stream && gm_stream_deadline_us(t->stream) > 0 && left > 0;
+    r.deadline_us = r.has_deadline_us ? (uint64_t)left : 0;
     call(t, &o->roster.shard[index], "Shard.Reserve", &r.base, &gm__reserve_reply__descriptor);
     free(ids);
 }
@@ -156,8 +159,9 @@ static void send_prompt(struct gm_turn *t)
     Gm__Span span = GM__SPAN__INIT;
     Gm__TokenRows rows = GM__TOKEN_ROWS__INIT;
     const uint32_t from = t->score || t->have < t->rewind_min ? 0 : t->have;
-    if (!t->started_sent)
+    if (!t->cached_known)
         t->cached = from < t->n_prompt ? from : (uint32_t)t->n_prompt - 1;
+    t->cached_known = true;
     span.ticket = t->ticket;
     span.pos = from;
     span.has_start = span.has_last = 1;
@@ -192,6 +196,13 @@ void gm_ring_begin(struct gm_turn *t)
             err.retry_ms = GM_RETRY_HINT_MS;
             gm_turn_fail(t, &err);
         }
+        return;
+    }
+    if (t->numerics[0] && strcmp(t->numerics, gm_roster_numerics(t->orch)) != 0) {
+        gm_fail(&err, GM_ABORTED,
+                "the turn was begun as %s and the shards compute as %s: send it again", t->numerics,
+                gm_roster_numerics(t->orch));
+        gm_turn_fail(t, &err);
         return;
     }
     t->ticket = gm_random_u64() | 1;

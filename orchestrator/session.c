@@ -174,7 +174,7 @@ static uint8_t *record_of(const struct gm_turn *t, size_t *n)
     r.sampling = t->sampling;
     r.session = (char *)t->sess.id;
     r.tenant = (char *)t->sess.tenant;
-    r.numerics = (char *)gm_roster_numerics(t->orch);
+    r.numerics = (char *)t->numerics;
     r.start = t->start;
     r.n_prompt = t->n_prompt;
     r.prompt = t->prompt;
@@ -404,6 +404,31 @@ void gm_sess_drop_record(struct gm_turn *t)
     add_text(&c, t->key);
     add_text(&c, t->orch->instance);
     gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL);
+}
+
+void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_store_reply *done,
+                   void *ctx)
+{
+    const struct key rec = key_of("turn", tenant, turn, "");
+    struct command c = { .n = 0 };
+    add_text(&c, "GET");
+    add_text(&c, rec.text);
+    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
+}
+
+void gm_sess_answer(struct gm_orch *o, const Gm__TurnRecord *r, gm_store_reply *done, void *ctx)
+{
+    const struct key tokens = key_of("sess", r->tenant, r->session, ":tokens");
+    const size_t n = r->has_answer ? r->answer : 0;
+    char from[NUMBER_MAX], to[NUMBER_MAX];
+    struct command c = { .n = 0 };
+    snprintf(from, sizeof from, "%zu", r->n_prompt * 4);
+    snprintf(to, sizeof to, "%zu", (r->n_prompt + n) * 4);
+    add_text(&c, "GETRANGE");
+    add_text(&c, tokens.text);
+    add_text(&c, from);
+    add_text(&c, to);
+    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
 }
 
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)

@@ -259,6 +259,15 @@ void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
     gm_turn_free(t);
 }
 
+static void drop_client(struct gm_turn *t)
+{
+    struct gm_err err = GM_ERR_NONE;
+    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %d s", GM_ORPHAN_MS / 1000);
+    gm_stream_on_event(t->stream, NULL, NULL);
+    gm_stream_end(t->stream, &err);
+    t->stream = NULL;
+}
+
 void gm_turn_tick(struct gm_turn *t)
 {
     const int64_t now = gm_now_ms();
@@ -271,6 +280,8 @@ void gm_turn_tick(struct gm_turn *t)
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
         gm_turn_flush(t);
+        if (t->stream && now - t->client_ms > GM_ORPHAN_MS) /* it can ask again: replay.c */
+            drop_client(t);
         if (t->stored && !t->stream)
             gm_turn_free(t);
     } else if (t->state == GM_TURN_RUN && !parked && now - t->progress_ms > stall) {

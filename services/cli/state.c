@@ -77,9 +77,10 @@ enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_setti
         row_text(&rows[i], want, want_text, sizeof want_text);
         if (strcmp(have_text, want_text) != 0)
             return gm_fail(err, GM_PRECONDITION,
-                           "the pipeline of this home runs with --%s %.120s, not %.120s; run "
+                           "the pipeline of this home runs with --%s%s %.120s, not %.120s; run "
                            "gemline down first",
-                           rows[i].name, have_text, want_text);
+                           rows[i].name, strcmp(rows[i].name, "layers") == 0 ? " (--shards)" : "",
+                           have_text, want_text);
     }
     return GM_OK;
 }
