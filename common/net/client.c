@@ -16,6 +16,7 @@ enum {
     STEP_MS = 50,   /* at least so often idle() is called */
     LOST_MS = 2000, /* no PONG for so long: the stream is taken for lost */
     RETRY_MS = 100, /* between two attempts to resume */
+    GAPS_MAX = 10,  /* streams of one turn that may miss a position */
 };
 
 struct gm_client {
@@ -141,9 +142,11 @@ struct flow {
     bool done, stop; /* the stream ended; the caller wants to cancel */
     bool finished;   /* a turn's finished event has come */
     uint64_t call;
-    uint32_t used; /* items since credit was given last */
-    uint32_t have; /* turn: position after the last token given on */
-    bool started;  /* turn: the started event was given on */
+    uint32_t used;    /* items since credit was given last */
+    uint32_t have;    /* turn: position after the last token given on */
+    bool started;     /* turn: the started event was given on */
+    bool gap;         /* turn: a position is missing, the rest of this stream is not used */
+    int64_t alive_ms; /* turn: when its stream was last known to live */
     struct gm_err err;
 };
 
@@ -196,11 +199,11 @@ enum gm_status gm_client_stream(struct gm_client *c, const struct gm_client_to *
             gm_rpc_ping(c->rpc, f.call);
             ping_ms = gm_now_ms() + GM_CLIENT_PING_MS;
         }
-        gm_rpc_last_pong_ms(c->rpc, f.call, &boot, &lost);
-        if (lost) {
-            gm_fail(&f.err, GM_UNAVAILABLE, "the orchestrator was restarted; try again");
-            f.done = true;
-            gm_rpc_cancel(c->rpc, f.call);
+        const int64_t pong = gm_rpc_last_pong_ms(c->rpc, f.call, &boot, &lost);
+        if (lost || gm_now_ms() - pong > GM_CLIENT_PATIENCE_MS) {
+            gm_rpc_cancel(c->rpc, f.call); /* answers CANCELLED into f: the reason comes after */
+            gm_fail(&f.err, GM_UNAVAILABLE, "the %s %s; try again", to->role,
+                    lost ? "was restarted" : "does not answer");
         }
     }
     if (err)
@@ -222,6 +225,8 @@ static void on_turn(void *ctx, bool done, const ProtobufCMessage *body, const st
     }
     const Gm__TurnEvent *in = (const Gm__TurnEvent *)body;
     Gm__TurnEvent event = *in;
+    if (f->gap || f->finished)
+        return;
     bool any = in->progress != NULL;
     if (in->started) {
         event.started = f->started ? NULL : in->started;
@@ -233,14 +238,17 @@ static void on_turn(void *ctx, bool done, const ProtobufCMessage *body, const st
     size_t skip = 0;
     while (skip < in->n_tokens && in->tokens[skip]->pos < f->have)
         skip++;
+    size_t n = skip;
+    while (n < in->n_tokens && (f->have == 0 || in->tokens[n]->pos == f->have))
+        f->have = in->tokens[n++]->pos + 1;
     event.tokens = in->tokens + skip;
-    event.n_tokens = in->n_tokens - skip;
-    if (event.n_tokens > 0) {
-        f->have = event.tokens[event.n_tokens - 1]->pos + 1;
-        any = true;
-    }
-    f->finished |= in->finished != NULL;
-    if ((any || in->finished) && !f->item(f->ctx, &event.base))
+    event.n_tokens = n - skip;
+    any |= event.n_tokens > 0;
+    f->gap = n < in->n_tokens; /* what follows it, the end too, comes again with Resume */
+    if (f->gap)
+        event.finished = NULL;
+    f->finished = event.finished != NULL;
+    if ((any || f->finished) && !f->item(f->ctx, &event.base))
         f->stop = true;
     take_credit(f);
 }
@@ -257,6 +265,7 @@ static bool open_turn(struct gm_client *c, struct flow *f, const Gm__StartReques
     f->done = false;
     f->err = GM_ERR_NONE;
     f->used = 0;
+    f->gap = false;
     if (peer && again)
         f->call = gm_rpc_call(c->rpc,
                               &(struct gm_call){ peer, "Orchestrator.Resume", &resume.base,
@@ -300,6 +309,8 @@ static bool follow(struct gm_client *c, struct flow *f, const Gm__StartRequest *
     uint64_t boot = 0, first = 0;
     bool lost = false;
     int64_t ping_ms = 0;
+    if (*cancelled)
+        ask_cancel(c, request); /* the first may have been lost with the orchestrator */
     while (!f->done) {
         const int64_t now = gm_now_ms();
         if (now >= ping_ms) {
@@ -315,14 +326,16 @@ static bool follow(struct gm_client *c, struct flow *f, const Gm__StartRequest *
         }
         const int64_t pong = gm_rpc_last_pong_ms(c->rpc, f->call, &boot, &lost);
         first = first ? first : boot;
-        if (lost || boot != first || gm_now_ms() - pong > LOST_MS) {
+        if (boot && !lost && pong > f->alive_ms)
+            f->alive_ms = pong;
+        if (lost || f->gap || boot != first || gm_now_ms() - pong > LOST_MS) {
             struct flow old = *f; /* cancelling answers into the flow: keep what it holds */
             gm_rpc_cancel(c->rpc, f->call);
             *f = old;
-            return true;
+            return !f->finished; /* only the END was missing: the turn is complete */
         }
     }
-    return !f->finished && f->err.status == GM_UNAVAILABLE && f->started;
+    return f->gap || (!f->finished && f->err.status == GM_UNAVAILABLE && f->started);
 }
 
 enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *request,
@@ -330,26 +343,29 @@ enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *reque
                               void *ctx, struct gm_err *err)
 {
     struct flow f = { .client = c, .item = item, .ctx = ctx, .err = GM_ERR_NONE };
-    int64_t patience_ms = gm_now_ms() + GM_CLIENT_PATIENCE_MS;
-    bool again = false, cancelled = false;
+    bool again = false, cancelled = false, interrupted = false;
+    int gaps = 0;
+    f.alive_ms = gm_now_ms();
     for (;;) {
-        const uint32_t before = f.have;
         bool lost = open_turn(c, &f, request, again, timeout_ms) &&
                     follow(c, &f, request, idle, &cancelled);
         if (again && f.err.status == GM_NOT_FOUND && !f.started) {
             again = false; /* it had not begun when the orchestrator went: begin it */
             lost = true;
-        } else if (again && f.err.status == GM_UNAVAILABLE && !f.finished) {
+        } else if (interrupted && f.err.status == GM_UNAVAILABLE && !f.finished) {
             lost = true;
         } else if (lost) {
             again = true;
         }
-        if (f.have != before)
-            patience_ms = gm_now_ms() + GM_CLIENT_PATIENCE_MS;
-        if (!lost || gm_now_ms() > patience_ms)
+        gaps += f.gap;
+        if (!lost || gaps > GAPS_MAX || gm_now_ms() - f.alive_ms > GM_CLIENT_PATIENCE_MS)
             break;
+        interrupted = true;
         gm_sleep_ms(RETRY_MS);
     }
+    if (!f.finished && f.err.status == GM_OK)
+        gm_fail(&f.err, GM_UNAVAILABLE,
+                "the stream ended before the answer did; look at the orchestrator's log");
     if (err)
         *err = f.err;
     return f.err.status;

@@ -47,10 +47,11 @@ enum gm_status gm_cli_check_session(const char *id, struct gm_err *err);
 struct gm_up_options {
     int64_t shards, threads, context, kv_tokens, session_ttl_ms;
     int32_t kv;
+    int32_t speculate, http; /* off is all there is so far */
     const char *layers, *model, *adapter;
 };
 
-#define GM_UP_ROWS_N 9
+#define GM_UP_ROWS_N 11
 #define GM_UP_ROW(type, field, member, word, what)                                                 \
     .name = word, .at = offsetof(type, field.member), .help = what
 #define GM_UP_ROWS(type, field)                                                                    \
@@ -74,6 +75,10 @@ struct gm_up_options {
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES },                                                          \
+        { GM_UP_ROW(type, field, speculate, "speculate", "guessing tokens ahead"),                 \
+          .kind = GM_OPT_ENUM, .choices = "off" },                                                 \
+        { GM_UP_ROW(type, field, http, "http", "the HTTP gateway"), .kind = GM_OPT_ENUM,           \
+          .choices = "off" },                                                                      \
     {                                                                                              \
         GM_UP_ROW(type, field, session_ttl_ms, "session-ttl",                                      \
                   "a conversation unused for so long is dropped"),                                 \
