@@ -14,7 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/sys.h"
 
-enum { RECONNECT_MS = 100 };
+enum { AWAY_RETRY_MS = 1000, RECONNECT_MS = 100 };
 
 /* One command on its way. Kept ones (writes) stay in the list until Redis has acknowledged them. */
 struct op {
@@ -89,8 +89,8 @@ static void op_end(struct op *op, const redisReply *reply, enum gm_status status
     gm_store_reply *fn = op->fn;
     void *ctx = op->ctx;
     if (status != GM_OK) {
-        err.retry_ms = 1000;
         gm_fail(&err, status, "%s", text);
+        err.retry_ms = AWAY_RETRY_MS;
     }
     op_free(op);
     if (fn)
@@ -360,8 +360,8 @@ void gm_store_ask(struct gm_store *s, gm_store_reply *fn, void *ctx, int argc, c
         ask(s, fn, ctx, argc, argv, lens);
         return;
     }
-    err.retry_ms = 1000;
     gm_fail(&err, GM_UNAVAILABLE, "Redis is away; try again in a moment");
+    err.retry_ms = AWAY_RETRY_MS;
     if (fn)
         fn(ctx, NULL, &err);
 }
