@@ -150,7 +150,8 @@ void gm_turn_ready(struct gm_turn *t);  /* prompt known: on to the ring (state W
 void gm_turn_end(struct gm_turn *t, const char *finish); /* saves, then says finished */
 void gm_turn_fail(struct gm_turn *t, const struct gm_err *why);
 void gm_turn_saved(struct gm_turn *t, bool saved);
-void gm_turn_flush(struct gm_turn *t); /* gives the stream what it may have */
+void gm_turn_flush(struct gm_turn *t);                   /* gives the stream what it may have */
+void gm_turn_progress(struct gm_turn *t, uint32_t done); /* prompt tokens computed so far */
 void gm_turn_tick(struct gm_turn *t);
 void gm_turn_state_set(struct gm_turn *t, enum gm_turn_state state);
 

@@ -366,6 +366,13 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         if ((t = gm_idmap_get(&o->tickets, s->ticket)) && t->state == GM_TURN_RUN)
             on_scored(t, s);
         gm__scored__free_unpacked(s, NULL);
+    } else if (msg->env->kind == GM__KIND__CHUNK_DONE) {
+        Gm__ChunkDone *d = gm_msg_unpack(msg, &gm__chunk_done__descriptor, err);
+        if (!d)
+            return err->status;
+        if ((t = gm_idmap_get(&o->tickets, d->ticket)))
+            gm_turn_progress(t, d->pos + (d->has_rows ? d->rows : 0));
+        gm__chunk_done__free_unpacked(d, NULL);
     } else if (msg->env->kind == GM__KIND__FAULT) {
         Gm__Fault *f = gm_msg_unpack(msg, &gm__fault__descriptor, err);
         if (!f)

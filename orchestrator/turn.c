@@ -211,6 +211,19 @@ void gm_turn_flush(struct gm_turn *t)
         send_finished(t, t->written);
 }
 
+void gm_turn_progress(struct gm_turn *t, uint32_t done)
+{
+    Gm__TurnEvent event = GM__TURN_EVENT__INIT;
+    Gm__ProgressEvent progress = GM__PROGRESS_EVENT__INIT;
+    t->progress_ms = gm_now_ms();
+    if (t->score || !t->stream || !t->started_sent || gm_stream_credit(t->stream) < 2)
+        return; /* the last credit is for what counts */
+    progress.done = done;
+    progress.total = (uint32_t)t->n_prompt;
+    event.progress = &progress;
+    gm_stream_item(t->stream, &event.base);
+}
+
 /* ---- how it ends
  * --------------------------------------------------------------------------------- */
 

@@ -35,6 +35,8 @@ int gm_cli_parse(const struct gm_program *program, int argc, char *const argv[],
                  struct gm_args *args);
 /* A line on stderr, only when that is a terminal. */
 void gm_cli_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A line on a terminal that is written over; total 0 takes it away. */
+void gm_cli_meter(uint32_t done, uint32_t total);
 /* Writes all of it to stdout and flushes; GM_UNAVAILABLE when nobody reads. */
 enum gm_status gm_cli_write(const void *bytes, size_t n, struct gm_err *err);
 /* A whole file into *out; "-" is stdin. */

@@ -77,6 +77,16 @@ void gm_cli_progress(const char *format, ...)
     fputc('\n', stderr);
 }
 
+void gm_cli_meter(uint32_t done, uint32_t total)
+{
+    if (!isatty(STDERR_FILENO))
+        return;
+    if (total > 0)
+        fprintf(stderr, "\rreading the prompt: %u of %u tokens", done, total);
+    else
+        fputs("\r\033[K", stderr); /* back to an empty line */
+}
+
 enum gm_status gm_cli_write(const void *bytes, size_t n, struct gm_err *err)
 {
     for (size_t at = 0; at < n;) {

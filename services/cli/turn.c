@@ -20,6 +20,7 @@ struct run {
     int64_t sent_us, first_us, last_us;
     bool finished;
     struct gm_err err;
+    bool metered; /* a progress line stands on the terminal */
 };
 
 /* [{"role":"system","content":...},{"role":"user","content":...}] */
@@ -114,6 +115,14 @@ static bool on_item(void *ctx, const ProtobufCMessage *item)
         r->a->seed = e->started->seed;
         r->a->prompt_tokens = e->started->prompt_tokens;
         r->a->cached_tokens = e->started->cached_tokens;
+    }
+    if (e->progress && !r->first_us) {
+        gm_cli_meter(e->progress->done, e->progress->total);
+        r->metered = true;
+    }
+    if (r->metered && (e->n_tokens > 0 || e->finished)) {
+        gm_cli_meter(0, 0);
+        r->metered = false;
     }
     for (size_t i = 0; i < e->n_tokens && r->err.status == GM_OK; i++)
         (void)take_token(r, e->tokens[i]);

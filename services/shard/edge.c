@@ -107,18 +107,23 @@ static void out_scored(void *ctx, const struct gm_ticket *t, int32_t pos, double
     post(s, t->home, GM__KIND__SCORED, &msg.base);
 }
 
-static void out_chunk_done(void *ctx, const struct gm_ticket *t, int32_t pos)
+/* Credit for shard 0, and progress for who waits for a long prompt. */
+static void out_chunk_done(void *ctx, const struct gm_ticket *t, const struct gm_work *w)
 {
     struct gm_shard_service *s = ctx;
     Gm__ChunkDone msg = GM__CHUNK_DONE__INIT;
+    msg.ticket = t->id;
+    msg.pos = (uint32_t)w->pos;
+    msg.has_rows = 1;
+    msg.rows = (uint32_t)w->n;
+    if (!w->last)
+        post(s, t->home, GM__KIND__CHUNK_DONE, &msg.base);
     if (s->shard.is_first) {
         gm_shard_chunk_done(&s->shard, t->id);
         s->more = true;
-        return;
+    } else {
+        post(s, t->first, GM__KIND__CHUNK_DONE, &msg.base);
     }
-    msg.ticket = t->id;
-    msg.pos = (uint32_t)pos;
-    post(s, t->first, GM__KIND__CHUNK_DONE, &msg.base);
 }
 
 static void out_fault(void *ctx, const struct gm_ticket *t, const struct gm_err *why)

@@ -91,7 +91,7 @@ struct gm_shard_out {
      */
     void (*scored)(void *ctx, const struct gm_ticket *t, int32_t pos, double next_logprob,
                    int32_t top_n, const int32_t *top_ids, const double *top_logprobs);
-    void (*chunk_done)(void *ctx, const struct gm_ticket *t, int32_t pos);
+    void (*chunk_done)(void *ctx, const struct gm_ticket *t, const struct gm_work *w);
     void (*fault)(void *ctx, const struct gm_ticket *t, const struct gm_err *why);
 };
 

@@ -182,7 +182,7 @@ static void finish(struct gm_shard *s)
             }
         }
         if (!w->decode)
-            s->out.chunk_done(s->out.ctx, t, w->pos);
+            s->out.chunk_done(s->out.ctx, t, w);
     }
 }
 

@@ -85,6 +85,19 @@ def chats():
                 and len(c["messages"]) <= 2 and c["messages"][-1]["role"] == "user"]
 
 
+@pytest.mark.timeout_s(300)
+def test_chat_answers_exact(up):
+    """The reference kernels with the adapter: equal until a step whose margin is under 0.01."""
+    line = up(env={"GM_KERNELS": "ref"})
+    for chat in sorted(chats(), key=lambda c: len(c["prompt_ids"]) + len(c["greedy"]["ids"]))[:6]:
+        got = line.run(chat["messages"][-1]["content"], "--temperature", 0, timeout=100)
+        want, margins = chat["greedy"]["ids"], chat["greedy"]["margins"]
+        step = next((i for i, (a, b) in enumerate(zip(want, got["ids"])) if a != b), None)
+        assert step is None or margins[step] < 0.01, (chat["messages"][-1], step)
+        if step is None and want[-1] in (1, 106):
+            assert len(got["ids"]) == len(want) - 1 and got["finish_reason"] == "stop"
+
+
 @pytest.mark.timeout_s(170)
 def test_chat_answers(shared):
     """Greedy answers with the adapter: equal until a step of small margin."""
