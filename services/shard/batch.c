@@ -61,7 +61,13 @@ enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm
     return GM_OK;
 }
 
-/* Rows that wait in the queues of a later shard. */
+/* Whether some turn is being decoded: its row may be elsewhere in the ring at this moment. */
+static bool beside(const struct gm_shard *s)
+{
+    return s->decode_us && gm_now_us() - s->decode_us < GM_BESIDE_US;
+}
+
+/* Rows that wait in the queues of a later shard; beside decode rows one prefill span at a time. */
 static int32_t form_queued(struct gm_shard *s, struct gm_work *works)
 {
     int32_t n = 0, rows = 0;
@@ -70,8 +76,12 @@ static int32_t form_queued(struct gm_shard *s, struct gm_work *works)
         const struct gm_work *w;
         while (n < GM_WORKS_MAX && (w = gm_ring_at(queues[q], 0)) != NULL &&
                rows + w->n <= GM_BATCH_ROWS_MAX) {
+            if (w->decode)
+                s->decode_us = gm_now_us();
             rows += w->n;
             gm_ring_pop(queues[q], &works[n++]);
+            if (q == 1 && beside(s))
+                break;
         }
     }
     return n;
@@ -100,6 +110,8 @@ static int32_t form_decode(struct gm_shard *s, struct gm_work *works)
         t->has_decode = false;
         n++;
     }
+    if (n > 0)
+        s->decode_us = gm_now_us();
     return n;
 }
 
@@ -111,7 +123,7 @@ static bool may_send(const struct gm_ticket *t)
 /* One chunk of one prompt after the other, until the budget is spent. */
 static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n)
 {
-    int32_t budget = n > 0 ? GM_CHUNK_BESIDE : GM_CHUNK_ALONE;
+    int32_t budget = beside(s) ? GM_CHUNK_BESIDE : GM_CHUNK_ALONE;
     for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
         struct gm_ticket *t = s->tickets.entries[(s->turn + i) % s->tickets.n].value;
         if (!may_send(t))

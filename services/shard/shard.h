@@ -15,7 +15,8 @@ enum {
     GM_TICKETS_MAX = 1024,     /* turns running here at once */
     GM_SESSIONS_MAX = 3000,    /* sessions whose rows are kept */
     GM_CHUNK_ALONE = 256,      /* prefill rows of a step without decode rows */
-    GM_CHUNK_BESIDE = 64,      /* prefill rows of a step beside decode rows: bounds their wait */
+    GM_CHUNK_BESIDE = 32,      /* prefill rows of a step while others decode: bounds their wait */
+    GM_BESIDE_US = 250000,     /* others decode: a decode row was seen within this time */
     GM_CHUNKS_IN_FLIGHT = 2,   /* prefill chunks of one sequence between shard 0 and the last */
     GM_CANDS_GREEDY = 16,      /* candidates of a row at temperature 0 */
     GM_CANDS_OPEN = 256,       /* candidates of a row without top-k */
@@ -102,8 +103,9 @@ struct gm_shard {
     struct gm_idmap tickets;   /* id -> struct gm_ticket */
     struct gm_strmap sessions; /* name -> struct gm_session */
     struct gm_ring decode,
-        prefill; /* of struct gm_work: spans that arrived (not the first shard) */
-    size_t turn; /* round robin over prompts */
+        prefill;       /* of struct gm_work: spans that arrived (not the first shard) */
+    int64_t decode_us; /* when a decode row was computed last */
+    size_t turn;       /* round robin over prompts */
     struct gm_shard_out out;
     float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */
     float *score_logits;        /* [GM_SCORE_ROWS][vocab]; last shard */

@@ -1,0 +1,161 @@
+// uses: services/shard/admit.c services/shard/batch.c
+/* test_shard.c - which rows a step takes: decode rows first, chunks by budget, turns in turn.
+ *
+ * Owns:      the checks of services/shard/batch.c on tickets made by hand.
+ * Does not:  compute rows (test_model.c) or need a model.
+ */
+#include <CUnit/Basic.h>
+#include <CUnit/CUnit.h>
+#include <stdlib.h>
+
+#include "services/shard/shard.h"
+
+static struct gm_work works[GM_WORKS_MAX];
+
+static void shard_open(struct gm_shard *s, bool first)
+{
+    *s = (struct gm_shard){ .is_first = first };
+    CU_ASSERT_EQUAL_FATAL(gm_idmap_open(&s->tickets, 8, 64, NULL), GM_OK);
+    CU_ASSERT_EQUAL_FATAL(gm_ring_open(&s->decode, sizeof(struct gm_work), 64, NULL), GM_OK);
+    CU_ASSERT_EQUAL_FATAL(gm_ring_open(&s->prefill, sizeof(struct gm_work), 64, NULL), GM_OK);
+}
+
+static void shard_done(struct gm_shard *s)
+{
+    struct gm_work w;
+    while (gm_ring_pop(&s->decode, &w) || gm_ring_pop(&s->prefill, &w))
+        gm_work_free(&w);
+    gm_ring_close(&s->decode);
+    gm_ring_close(&s->prefill);
+    gm_idmap_close(&s->tickets);
+}
+
+static void ticket_add(struct gm_shard *s, struct gm_ticket *t, uint64_t id, int32_t n_prompt)
+{
+    *t = (struct gm_ticket){ .id = id, .n_prompt = n_prompt };
+    t->prompt = calloc((size_t)n_prompt, sizeof *t->prompt);
+    for (int32_t i = 0; i < n_prompt; i++)
+        t->prompt[i] = i;
+    CU_ASSERT_EQUAL_FATAL(gm_idmap_put(&s->tickets, id, t, NULL), GM_OK);
+}
+
+/* Forms one step; frees what it took but leaves positions and counts to look at. */
+static int32_t form(struct gm_shard *s, bool *more)
+{
+    const int32_t n = gm_shard_form(s, works, more);
+    for (int32_t i = 0; i < n; i++)
+        gm_work_free(&works[i]);
+    return n;
+}
+
+static void test_chunks(void)
+{
+    struct gm_shard s;
+    struct gm_ticket t;
+    bool more;
+    shard_open(&s, true);
+    ticket_add(&s, &t, 1, 600);
+    CU_ASSERT_EQUAL(form(&s, &more), 0);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 1, 600, true, NULL), GM_INVALID);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 1, 20, true, NULL), GM_OK);
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT(works[0].pos == 20 && works[0].n == GM_CHUNK_ALONE && works[0].start);
+    CU_ASSERT(!works[0].last && !works[0].decode && more);
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT(works[0].pos == 20 + GM_CHUNK_ALONE && !works[0].start && !more);
+    CU_ASSERT_EQUAL(form(&s, &more), 0); /* two are in flight */
+    gm_shard_chunk_done(&s, 1);
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT(works[0].n == 600 - 20 - 2 * GM_CHUNK_ALONE && works[0].last && !more);
+    free(t.prompt);
+    shard_done(&s);
+}
+
+static void test_decode_first(void)
+{
+    struct gm_shard s;
+    struct gm_ticket a, b;
+    bool more;
+    shard_open(&s, true);
+    ticket_add(&s, &a, 1, 10);
+    ticket_add(&s, &b, 2, 500);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 2, 0, true, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_chosen(&s, 1, 10, 77, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_chosen(&s, 1, 11, 78, NULL), GM_DATA_LOSS); /* one row at a time */
+    CU_ASSERT_EQUAL(gm_shard_chosen(&s, 2, 500, 1, NULL), GM_DATA_LOSS); /* its prompt waits */
+    CU_ASSERT_EQUAL(gm_shard_chosen(&s, 9, 0, 1, NULL), GM_OK);          /* unknown: dropped */
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 2);
+    CU_ASSERT(works[0].decode && works[0].ticket == 1 && works[0].pos == 10);
+    CU_ASSERT(works[1].ticket == 2 && works[1].n == GM_CHUNK_BESIDE);
+    /* The decode row is elsewhere in the ring now, and still bounds the chunk. */
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT_EQUAL(works[0].n, GM_CHUNK_BESIDE);
+    free(a.prompt);
+    free(b.prompt);
+    shard_done(&s);
+}
+
+static void test_turns(void)
+{
+    struct gm_shard s;
+    struct gm_ticket t[3];
+    bool more;
+    int seen[4] = { 0, 0, 0, 0 };
+    shard_open(&s, true);
+    for (uint64_t i = 0; i < 3; i++) {
+        ticket_add(&s, &t[i], i + 1, 1000);
+        CU_ASSERT_EQUAL(gm_shard_prompt(&s, i + 1, 0, true, NULL), GM_OK);
+    }
+    for (int step = 0; step < 3; step++) {
+        CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+        seen[works[0].ticket]++;
+    }
+    CU_ASSERT(seen[1] == 1 && seen[2] == 1 && seen[3] == 1);
+    for (int i = 0; i < 3; i++)
+        free(t[i].prompt);
+    shard_done(&s);
+}
+
+static struct gm_work arrived(int32_t n, bool decode)
+{
+    struct gm_work w = { .ticket = 1, .n = n, .decode = decode };
+    w.ids = calloc((size_t)n, sizeof *w.ids);
+    w.rows = calloc((size_t)n, sizeof *w.rows);
+    return w;
+}
+
+static void test_later_shard(void)
+{
+    struct gm_shard s;
+    bool more;
+    shard_open(&s, false);
+    for (int i = 0; i < 3; i++) {
+        struct gm_work w = arrived(256, false);
+        CU_ASSERT_EQUAL(gm_shard_arrived(&s, &w, NULL), GM_OK);
+        CU_ASSERT_PTR_NULL(w.rows);
+    }
+    CU_ASSERT_EQUAL(form(&s, &more), 2); /* 512 rows are a full batch */
+    CU_ASSERT_TRUE(more);
+    struct gm_work d = arrived(1, true), p = arrived(256, false);
+    CU_ASSERT_EQUAL(gm_shard_arrived(&s, &p, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_arrived(&s, &d, NULL), GM_OK);
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 2); /* the decode row, and one prefill span */
+    CU_ASSERT(works[0].decode && !works[1].decode && more);
+    CU_ASSERT_EQUAL(form(&s, &more), 1);
+    CU_ASSERT_FALSE(more);
+    shard_done(&s);
+}
+
+int main(void)
+{
+    CU_initialize_registry();
+    CU_pSuite suite = CU_add_suite("shard", NULL, NULL);
+    CU_add_test(suite, "chunks and what is in flight", test_chunks);
+    CU_add_test(suite, "decode rows come first and bound chunks", test_decode_first);
+    CU_add_test(suite, "prompts take turns", test_turns);
+    CU_add_test(suite, "queues of a later shard", test_later_shard);
+    CU_basic_run_tests();
+    const unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed > 0;
+}
