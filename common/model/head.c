@@ -101,17 +101,52 @@ static uint32_t slots_for(const struct gm_adjust *a, int32_t vocab)
     return n > 0 ? slots : 0;
 }
 
+/* Sorts before every smaller logit, and before equal logits of a higher id; NaN sorts last. */
+static uint64_t rank_of(float logit, int32_t id)
+{
+    const float x = logit == 0.0f ? 0.0f : logit; /* -0 equals 0 */
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u; /* rises with x */
+    return (uint64_t)(isnan(x) ? 0 : bits) << 32 | (uint32_t)~id;
+}
+
+static int by_rank(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* top_k() for more than GM_TOPK_MAX: sorts the whole row. 0 where memory cannot be had. */
+static int32_t top_many(int32_t *ids, float *values, const float *logits, int32_t vocab, int32_t k)
+{
+    int32_t n = 0;
+    uint64_t *rank = malloc((size_t)vocab * sizeof *rank);
+    if (!rank)
+        return 0;
+    for (int32_t i = 0; i < vocab; i++)
+        rank[i] = rank_of(logits[i], i);
+    qsort(rank, (size_t)vocab, sizeof *rank, by_rank);
+    while (n < k && n < vocab && rank[n] >> 32 != 0) {
+        ids[n] = (int32_t) ~(uint32_t)rank[n];
+        values[n] = logits[ids[n]];
+        n++;
+    }
+    free(rank);
+    return n;
+}
+
 static void choose(const struct gm_kernels *k, const float *logits, int32_t vocab, float inv_t,
                    struct gm_candidates *out)
 {
     out->lse_t = k->logsumexp(logits, (size_t)vocab, inv_t);
-    out->k = k->top_k(out->ids, out->logits, logits, vocab, out->k);
-    while (out->k > 0 && out->logits[out->k - 1] == -INFINITY)
-        out->k--; /* forbidden tokens are no candidates */
+    out->k = out->k > GM_TOPK_MAX ? top_many(out->ids, out->logits, logits, vocab, out->k)
+                                  : k->top_k(out->ids, out->logits, logits, vocab, out->k);
 }
 
-/* k = 0 candidates come back where all tokens are forbidden or NaN, or where memory for more than
- * STACK_SLOTS changes cannot be had. */
+/* A forbidden token stays in the list with -inf: a short list means a small vocabulary, or NaN. k =
+ * 0 where all logits are NaN, or memory for a sort or for more than STACK_SLOTS changes cannot be
+ * had. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
                     const struct gm_adjust *adjust, float temperature, struct gm_candidates *out)
 {
@@ -119,8 +154,6 @@ void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
     struct change on_stack[STACK_SLOTS];
     struct changes c = { on_stack, slots_for(adjust, vocab), logits, vocab };
     out->lse_raw = k->logsumexp(logits, (size_t)vocab, 1.0f);
-    if (out->k > GM_TOPK_MAX)
-        out->k = GM_TOPK_MAX;
     if (c.slots > STACK_SLOTS)
         c.slot = malloc(c.slots * sizeof *c.slot);
     if (!c.slot) {

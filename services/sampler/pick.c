@@ -9,6 +9,7 @@
  * Threads:   any.
  */
 #include <math.h>
+#include <string.h>
 
 #include "kernels/fmath.h"
 #include "services/sampler/sampler.h"
@@ -129,6 +130,24 @@ static enum gm_status filter(const struct view *v, const struct gm_sampling *p, 
     return GM_OK;
 }
 
+/* The largest Gumbel noise of any token that is not in the list: noise does not depend on logits,
+ * so what is not listed can be bounded without being seen. */
+static double unlisted_noise(const struct gm_cands *c, const struct gm_sampling *p)
+{
+    static _Thread_local uint8_t listed[GM_SAMPLER_VOCAB_MAX / 8];
+    double u = 0.0;
+    memset(listed, 0, c->n_vocab / 8 + 1 < sizeof listed ? c->n_vocab / 8 + 1 : sizeof listed);
+    for (uint32_t i = 0; i < c->n; i++)
+        listed[c->ids[i] / 8] |= (uint8_t)(1u << (c->ids[i] % 8));
+    for (uint32_t id = 0; id < c->n_vocab; id++) {
+        const double x = listed[id / 8] & (1u << (id % 8))
+                             ? 0.0
+                             : gm_noise_uniform(p->seed, c->position, (int32_t)id);
+        u = x > u ? x : u; /* the noise rises with u */
+    }
+    return u > 0.0 ? -gm_log(-gm_log(u)) : -INFINITY;
+}
+
 /* Gumbel-max over the first m candidates. *proven: no token after the list can win. */
 static uint32_t gumbel_max(const struct view *v, uint32_t m, const struct gm_sampling *p,
                            bool *proven)
@@ -178,6 +197,9 @@ enum gm_status gm_pick(const struct gm_cands *c, const struct gm_sampling *p, st
         return GM_OK;
     bool proven;
     const uint32_t best = gumbel_max(&v, k.m, p, &proven);
+    if (k.open && !proven)
+        proven = scaled(&v, best) + gm_noise_gumbel(p->seed, c->position, c->ids[best]) >
+                 scaled(&v, k.m - 1) + unlisted_noise(c, p);
     if (k.open && !proven) {
         const uint64_t more = (uint64_t)c->n * GM_CANDS_GROW;
         out->need = more < c->n_vocab ? (uint32_t)more : c->n_vocab;

@@ -58,6 +58,24 @@ def test_redis_away(up, how):
 
 
 @pytest.mark.timeout_s(170)
+def test_kept_rows_and_computed_anew_give_the_same_bits(up):
+    """P2 and P3: the second turn on reused rows equals the one whose shards have lost all rows."""
+    line = up("--shards", 2)
+    options = ("--session", "bits", "--temperature", 0, "--logprobs", 3)
+    line.run("Count to three.", *options)
+    kept = line.run("And backwards?", *options)
+    line.cli("session", "undo", "bits", check=True)
+    for role in ("shard:0", "shard:1"):
+        line.kill(role)
+    line.wait(lambda s: sum(p["restarts"] for p in s["processes"] if p["role"] == "shard") == 2)
+    line.wait_ready()
+    time.sleep(1.5)
+    anew = line.run("And backwards?", *options)
+    assert kept["usage"]["cached_tokens"] > 0 and anew["usage"]["cached_tokens"] == 0
+    assert anew["ids"] == kept["ids"] and anew["logprobs"] == kept["logprobs"]
+
+
+@pytest.mark.timeout_s(170)
 def test_down_and_up_keeps_the_conversation(up):
     line = up()
     first = line.run("My name is Ada.", "--session", "s", "--temperature", 0)

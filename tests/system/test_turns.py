@@ -44,13 +44,25 @@ def test_second_turn_computes_only_its_tokens(shared):
     assert usage["prompt_tokens"] - usage["cached_tokens"] < 40
 
 
-def test_reuse_gives_the_same_bits(shared):
-    """P2: a turn on kept rows equals the same turn after undo."""
+def test_undo_gives_the_same_turn_again(shared):
     shared.run("Count to three.", "--session", "bits", "--temperature", 0)
     kept = shared.run("And backwards?", "--session", "bits", "--temperature", 0, "--logprobs", 0)
     shared.cli("session", "undo", "bits", check=True)
     again = shared.run("And backwards?", "--session", "bits", "--temperature", 0, "--logprobs", 0)
     assert again["ids"] == kept["ids"] and again["logprobs"] == kept["logprobs"]
+
+
+@pytest.mark.parametrize("options", [
+    ("--top-k", "0", "--top-p", "1"), ("--top-k", "0"), ("--top-k", "1024", "--top-p", "1"),
+    ("--top-k", "0", "--top-p", "1", "--temperature", "3"), ("--top-k", "0", "--min-p", "0.02"),
+    ("--repeat-penalty", "1.3"), ("--presence-penalty", "1", "--frequency-penalty", "0.5"),
+])
+def test_every_way_of_sampling(shared, options):
+    """Open distributions need more candidates than travel at first; the seed still decides."""
+    words = ("--seed", "4", "--max-tokens", "12", "--ignore-eos")
+    one = shared.run("Name a colour.", *words, *options)
+    two = shared.run("Name a colour.", *words, *options)
+    assert len(one["ids"]) == 12 and one["ids"] == two["ids"]
 
 
 def test_stop_string_is_cut(shared):

@@ -129,6 +129,32 @@ static void against_definition(void)
     }
 }
 
+/* More candidates than the kernel's top_k gives: the whole row in order, ties by id, no NaN. */
+static void long_lists(void)
+{
+    enum { N = 3 * GM_TOPK_MAX };
+    static float row[N], values[N], raws[N];
+    static int32_t ids[N];
+    int32_t nans = 0;
+    for (int i = 0; i < N; i++) {
+        row[i] = i % 97 == 0 ? NAN : i % 7 == 0 ? (i % 2 ? -0.0f : 0.0f) : logit();
+        nans += isnan(row[i]) != 0;
+    }
+    const struct gm_adjust a = { .repeat_penalty = 1.0f };
+    struct gm_candidates c = { .k = N, .ids = ids, .logits = values, .raw = raws };
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &c);
+    CU_ASSERT_EQUAL_FATAL(c.k, N - nans);
+    for (int32_t i = 1; i < c.k; i++)
+        CU_ASSERT_TRUE(values[i] < values[i - 1] ||
+                       (values[i] == values[i - 1] && ids[i] > ids[i - 1]));
+    int32_t few_ids[GM_TOPK_MAX];
+    float few[GM_TOPK_MAX], few_raw[GM_TOPK_MAX];
+    struct gm_candidates f = { .k = GM_TOPK_MAX, .ids = few_ids, .logits = few, .raw = few_raw };
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &f);
+    CU_ASSERT_EQUAL(f.k, GM_TOPK_MAX);
+    CU_ASSERT_EQUAL(memcmp(few_ids, ids, sizeof few_ids), 0); /* both ways agree */
+}
+
 static void odd_rows(void)
 {
     static float row[VOCAB];
@@ -150,11 +176,13 @@ static void odd_rows(void)
     struct gm_candidates c = { .k = K_MAX, .ids = ids, .logits = values, .raw = raws };
     gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
-    CU_ASSERT_TRUE(c.k <= 3); /* the rest is forbidden */
+    CU_ASSERT_TRUE(c.k > 3); /* forbidden tokens stay in the list, as the sampler expects */
+    for (int32_t i = 3; i < c.k; i++)
+        CU_ASSERT_TRUE(values[i] == -INFINITY);
     a.n_banned = VOCAB;
     c.k = K_MAX;
     gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
-    CU_ASSERT_EQUAL(c.k, 0);
+    CU_ASSERT_TRUE(c.k > 0 && values[0] == -INFINITY);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
     a = (struct gm_adjust){ .repeat_penalty = 1.0f };
     c.k = 1;
@@ -189,6 +217,7 @@ int main(void)
     CU_pSuite suite = CU_add_suite("head", NULL, NULL);
     CU_add_test(suite, "against the definition", against_definition);
     CU_add_test(suite, "rows with NaN, infinity and bans", odd_rows);
+    CU_add_test(suite, "more candidates than top_k gives", long_lists);
     CU_add_test(suite, "log-probabilities", logprobs);
     CU_basic_run_tests();
     unsigned failures = CU_get_number_of_failures();
