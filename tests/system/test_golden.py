@@ -13,10 +13,11 @@ GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"
 FAST_OPTIONS = ("--context", "9216", "--adapter", "none")
 
 
-def scores(line, cases, top, **more):
+def scores(line, cases, top, every=1, **more):
     """One call of `score` for all cases: the parsed lines."""
     feed = "".join(json.dumps(c["ids"]) + "\n" for c in cases)
-    done = line.cli("score", "--tokens", "--json", "--top", top, input=feed, check=True, **more)
+    done = line.cli("score", "--tokens", "--json", "--top", top, "--every", every,
+                    input=feed, check=True, **more)
     return [json.loads(one) for one in done.stdout.splitlines()]
 
 
@@ -40,6 +41,16 @@ def test_exact_kernels(up, golden):
     result = golden.Comparison("exact")
     for one, score in zip(cases, scores(line, cases, 20, timeout=500)):
         result.add(one["name"], score)
+    assert not result.problems(), result.problems()
+
+
+@pytest.mark.timeout_s(300)
+def test_exact_kernels_beyond_the_window(up, golden):
+    """Three windows of text: a window that is off by one shows here, and not in the fast limits."""
+    line = up("--adapter", "none", env={"GM_KERNELS": "ref"})
+    result = golden.Comparison("exact", 64)
+    one = golden.case("window-1700")
+    result.add(one["name"], scores(line, [one], 20, every=64, timeout=280)[0])
     assert not result.problems(), result.problems()
 
 
