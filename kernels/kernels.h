@@ -18,6 +18,8 @@
 #ifndef GM_KERNELS_H
 #define GM_KERNELS_H
 
+#include <stdbool.h>
+
 #include "kernels/dtype.h"
 
 enum {
@@ -25,15 +27,18 @@ enum {
     GM_HEAD_DIM_MAX = 256, /* largest head_dim any kernel must take; a multiple of 32 */
     GM_HEADS_MAX = 64,     /* query heads */
     GM_TOPK_MAX = 4096,    /* largest K of top_k() */
+    GM_PACK_ROWS = 16,     /* outputs that every set can pack on their own */
 };
 
-/* A weight matrix as it lies in the file: `rows` outputs of `cols` inputs. */
+/* A weight matrix: `rows` outputs of `cols` inputs, as it lies in the file or packed. */
 struct gm_mat {
-    const void *data; /* rows * row_bytes bytes, row-major, possibly only 2-byte aligned */
+    const void *data; /* rows * row_bytes bytes, row-major, possibly only 2-byte aligned; or what
+                         pack() of the same kernel set wrote, 64-byte aligned */
     enum gm_type type;
-    int32_t rows; /* outputs */
-    int32_t cols; /* inputs; a multiple of the type's block */
-    size_t row_bytes;
+    int32_t rows;     /* outputs */
+    int32_t cols;     /* inputs; a multiple of the type's block */
+    size_t row_bytes; /* in the file, packed or not */
+    bool packed;
 };
 
 /* How keys and values are kept. */
@@ -84,6 +89,17 @@ struct gm_kernels {
      * rounding to float. Fast sets: integer dot products per block, floats added in one order. */
     void (*linear)(float *y, size_t y_stride, const struct gm_mat *w, const void *act, int32_t rows,
                    int32_t out_begin, int32_t out_end);
+
+    /* Bytes of a matrix packed for this set's linear(), a multiple of 64; 0: the set reads this
+     * type as it lies in the file. NULL: the set packs nothing. Neither the bits of a result nor
+     * the rules above depend on whether weights are packed. */
+    size_t (*pack_bytes)(enum gm_type type, int32_t rows, int32_t cols);
+
+    const char *pack_id; /* "vnni16-1": changes whenever the packed bytes do; NULL: packs nothing */
+
+    /* Packs outputs [begin, end) of w (not packed) into dst, the start of pack_bytes() bytes; begin
+     * is a multiple of GM_PACK_ROWS and end too, or w->rows. Parts may be packed side by side. */
+    void (*pack)(void *dst, const struct gm_mat *w, int32_t begin, int32_t end);
 
     /* y[0..cols) = scale * row `id` of the table (embedding). */
     void (*embed)(float *y, const struct gm_mat *table, int32_t id, float scale);

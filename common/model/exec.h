@@ -45,6 +45,7 @@ struct gm_scratch {
 struct gm_slice {
     struct gm_gguf *gguf;
     struct gm_weights w;
+    struct gm_pack *pack; /* NULL: none */
     struct gm_lora *lora; /* NULL: none */
     struct gm_kv *kv;
     struct gm_pool *pool;

@@ -281,8 +281,11 @@ static enum gm_status bind_tensor(struct binding *b, const struct gm_st_tensor *
     struct gm_lora_map *map = &b->lora->layer[p.layer - b->lora->begin][p.map];
     struct gm_mat *m = p.b ? &map->b : &map->a;
     memcpy(b->copies, t->data, t->bytes);
-    *m = (struct gm_mat){ b->copies, type, (int32_t)t->dims[0], (int32_t)t->dims[1],
-                          gm_type_row_bytes(type, (size_t)t->dims[1]) };
+    *m = (struct gm_mat){ .data = b->copies,
+                          .type = type,
+                          .rows = (int32_t)t->dims[0],
+                          .cols = (int32_t)t->dims[1],
+                          .row_bytes = gm_type_row_bytes(type, (size_t)t->dims[1]) };
     map->scale = b->facts->scale;
     b->copies += copy_bytes(t->bytes);
     return GM_OK;

@@ -14,6 +14,7 @@
 #include "common/model/gguf.h"
 #include "common/model/kv.h"
 #include "common/model/lora.h"
+#include "common/model/pack.h"
 #include "common/model/weights.h"
 #include "kernels/kernels.h"
 #include "kernels/pool.h"

@@ -185,10 +185,11 @@ static enum gm_status check_memory(struct gm_slice *s, int threads, struct gm_er
 static void write_numerics(struct gm_slice *s, enum gm_kv_type type)
 {
     char adapter[2 * sizeof(uint64_t) + 1] = "none";
+    const uint64_t identity = gm_pack_identity(s->pack);
     if (s->lora)
         snprintf(adapter, sizeof adapter, "%016" PRIx64, s->lora->identity);
     snprintf(s->numerics, sizeof s->numerics, "%.32s/%s/%016" PRIx64 "/%.16s", s->k->id,
-             kv_names[type], gm_gguf_identity(s->gguf), adapter);
+             kv_names[type], identity ? identity : gm_gguf_identity(s->gguf), adapter);
 }
 
 static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts *o,
@@ -213,6 +214,9 @@ static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts 
     s->pool = gm_pool_new(o->threads);
     if (!s->pool)
         return gm_fail(err, GM_EXHAUSTED, "%d threads cannot be had: ask for fewer", o->threads);
+    gm_pack_open(
+        &s->pack, &s->w, s->gguf,
+        &(struct gm_pack_opts){ .model_path = o->model_path, .kernels = s->k, .pool = s->pool });
     const struct gm_config *c = &s->w.cfg;
     gm_attn_inv_freq(s->inv_freq_local, c->head_dim, c->rope_base_local, 1.0f);
     gm_attn_inv_freq(s->inv_freq_global, c->head_dim, c->rope_base_global,
@@ -253,6 +257,7 @@ void gm_slice_close(struct gm_slice **slice)
     gm_kv_free(&s->kv);
     gm_lora_close(&s->lora);
     gm_weights_close(&s->w);
+    gm_pack_close(&s->pack);
     gm_gguf_close(&s->gguf);
     free(s);
     *slice = NULL;

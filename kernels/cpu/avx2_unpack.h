@@ -14,7 +14,8 @@
 
 #include <immintrin.h>
 
-enum { GM_LANES = 8, GM_TILE_ROWS = 4 };
+enum { GM_LANES = 8, GM_TILE_ROWS = 4, GM_TILE_GROUPS = 1, GM_STREAM_ROWS = 4, GM_SIGNED_Q8 = 1 };
+#define GM_STREAM_IS_8 0
 
 typedef __m256i gm_qi;
 typedef __m256 gm_qf;
@@ -179,23 +180,22 @@ GM_INLINE __m256 gm_f16_low(__m256i v)
     return _mm256_cvtph_ps(_mm256_castsi256_si128(packed));
 }
 
-/* Q4_K and Q5_K begin alike: d, dmin, then 6-bit scales sc and minimums mn of eight sub-blocks:
- * j < 4: sc = s[j] & 63, mn = s[j + 4] & 63; else sc = (s[j + 4] & 15) | (s[j - 4] >> 6 << 4),
- * mn = (s[j + 4] >> 4) | (s[j] >> 6 << 4). D = d sc, M = -dmin mn. */
-GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t stride, int32_t b)
+/* Q4_K and Q5_K: d, dmin and three dwords of 6-bit scales sc and minimums mn of eight sub-blocks
+ * (bytes s[0..12)): j < 4: sc = s[j] & 63, mn = s[j + 4] & 63; else
+ * sc = (s[j + 4] & 15) | (s[j - 4] >> 6 << 4), mn = (s[j + 4] >> 4) | (s[j] >> 6 << 4).
+ * D = d sc, M = -dmin mn, at blocks b .. b + 8. */
+GM_INLINE void gm_scales_6bit(struct gm_scales *s, __m256 d, __m256 dmin, const __m256i h[3],
+                              int32_t b)
 {
-    __m256i h[4];
-    gm_rows_128(h, super, stride);
     const __m256i low4 = _mm256_set1_epi32(15);
     const __m256i low6 = _mm256_set1_epi32(63);
     const __m256i bits45 = _mm256_set1_epi32(0x30);
-    __m256 d = gm_f16_low(h[0]);
-    __m256 dmin = _mm256_sub_ps(_mm256_setzero_ps(), gm_f16_low(_mm256_srli_epi32(h[0], 16)));
+    const __m256 m = _mm256_sub_ps(_mm256_setzero_ps(), dmin);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-        __m256i a = _mm256_srli_epi32(h[1], 8 * j);
-        __m256i c = _mm256_srli_epi32(h[2], 8 * j);
-        __m256i e = _mm256_srli_epi32(h[3], 8 * j);
+        __m256i a = _mm256_srli_epi32(h[0], 8 * j);
+        __m256i c = _mm256_srli_epi32(h[1], 8 * j);
+        __m256i e = _mm256_srli_epi32(h[2], 8 * j);
         __m256i sc = _mm256_and_si256(a, low6);
         __m256i mn = _mm256_and_si256(c, low6);
         __m256i a2 = _mm256_and_si256(_mm256_srli_epi32(a, 2), bits45);
@@ -203,10 +203,17 @@ GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t str
         __m256i sc4 = _mm256_or_si256(_mm256_and_si256(e, low4), a2);
         __m256i mn4 = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(e, 4), low4), c2);
         _mm256_store_ps(s->d[b + j], _mm256_mul_ps(d, _mm256_cvtepi32_ps(sc)));
-        _mm256_store_ps(s->m[b + j], _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(mn)));
+        _mm256_store_ps(s->m[b + j], _mm256_mul_ps(m, _mm256_cvtepi32_ps(mn)));
         _mm256_store_ps(s->d[b + 4 + j], _mm256_mul_ps(d, _mm256_cvtepi32_ps(sc4)));
-        _mm256_store_ps(s->m[b + 4 + j], _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(mn4)));
+        _mm256_store_ps(s->m[b + 4 + j], _mm256_mul_ps(m, _mm256_cvtepi32_ps(mn4)));
     }
+}
+
+GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t stride, int32_t b)
+{
+    __m256i h[4];
+    gm_rows_128(h, super, stride);
+    gm_scales_6bit(s, gm_f16_low(h[0]), gm_f16_low(_mm256_srli_epi32(h[0], 16)), h + 1, b);
 }
 
 /* Q6_K: sixteen int8 scales, one per 16 inputs; D = d sc. */
@@ -282,6 +289,13 @@ GM_INLINE gm_qi gm_qi_dot(enum gm_type t, gm_qi sum, gm_qi w, gm_qi x)
                         : _mm256_maddubs_epi16(w, x);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+/* The same with the four activations at q for every output. */
+GM_INLINE gm_qi gm_qi_dot_four(enum gm_type t, gm_qi sum, gm_qi w, const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return gm_qi_dot(t, sum, w, _mm256_set1_epi32(four));
+}
 /* -2^shift times the sum of q, the integer part of the weights' offset; Q8_0 is read signed. */
 GM_INLINE gm_qi gm_qi_offset(enum gm_type t, int32_t negative_sum)
 {
@@ -289,6 +303,33 @@ GM_INLINE gm_qi gm_qi_offset(enum gm_type t, int32_t negative_sum)
     return shift < 0 || t == GM_TYPE_Q8_0
                ? gm_qi_zero()
                : _mm256_slli_epi32(_mm256_set1_epi32(negative_sum), shift);
+}
+GM_INLINE gm_qi gm_qi_bytes(int x)
+{
+    return _mm256_set1_epi8((char)x);
+}
+GM_INLINE gm_qi gm_qi_and(gm_qi a, gm_qi b)
+{
+    return _mm256_and_si256(a, b);
+}
+/* a | (b & mask) */
+GM_INLINE gm_qi gm_qi_or_and(gm_qi a, gm_qi b, gm_qi mask)
+{
+    return _mm256_or_si256(a, _mm256_and_si256(b, mask));
+}
+#define gm_qi_left(v, n)  _mm256_slli_epi16(v, n) /* of 16-bit elements; n a constant */
+#define gm_qi_right(v, n) _mm256_srli_epi16(v, n)
+GM_INLINE gm_qi gm_qi_from_i8(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p));
+}
+GM_INLINE gm_qf gm_qf_f16(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+GM_INLINE void gm_qf_put(float *p, gm_qf v)
+{
+    _mm256_store_ps(p, v);
 }
 GM_INLINE gm_qf gm_qf_zero(void)
 {

@@ -17,8 +17,10 @@ void gm_avx512_linear(float *y, size_t y_stride, const struct gm_mat *w, const v
     if (rows <= 0 || w->cols <= 0) {
         return;
     }
-    linear_fn *quantised = quant_linear(w->type);
-    if (quantised) {
+    gm_linear_fn *quantised = quant_linear(w->type);
+    if (w->packed && rows <= GM_STREAM_ROWS) {
+        gm_avx512_linear_stream(y, y_stride, w, act, rows, out_begin, out_end);
+    } else if (quantised) {
         quantised(y, y_stride, w, act, rows, out_begin, out_end);
     } else if (gm_type_info((uint32_t)w->type)) {
         gm_avx512_linear_float(y, y_stride, w, act, rows, out_begin, out_end);

@@ -17,6 +17,13 @@ void gm_avx512_linear(float *y, size_t y_stride, const struct gm_mat *w, const v
 void gm_avx512_linear_float(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                             int32_t rows, int32_t out_begin, int32_t out_end);
 
+/* linear() of packed weights for 1 to GM_STREAM_ROWS rows. */
+void gm_avx512_linear_stream(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
+                             int32_t rows, int32_t out_begin, int32_t out_end);
+
+size_t gm_avx512_pack_bytes(enum gm_type type, int32_t rows, int32_t cols);
+void gm_avx512_pack(void *dst, const struct gm_mat *w, int32_t begin, int32_t end);
+void gm_avx512_embed(float *y, const struct gm_mat *table, int32_t id, float scale);
 void gm_avx512_rms_norm(float *y, const float *x, const float *w, int32_t rows, int32_t dim,
                         float eps);
 void gm_avx512_rms_norm_add(float *h, const float *x, const float *w, int32_t rows, int32_t dim,

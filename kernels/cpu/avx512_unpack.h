@@ -15,7 +15,8 @@
 
 #include <immintrin.h>
 
-enum { GM_LANES = 16, GM_TILE_ROWS = 8 };
+enum { GM_LANES = 16, GM_TILE_ROWS = 4, GM_TILE_GROUPS = 2, GM_STREAM_ROWS = 8, GM_SIGNED_Q8 = 0 };
+#define GM_STREAM_IS_8 1
 
 typedef __m512i gm_qi;
 typedef __m512 gm_qf;
@@ -221,23 +222,22 @@ GM_INLINE __m512 gm_f16_low(__m512i v)
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
 }
 
-/* Q4_K and Q5_K begin alike: d, dmin, then 6-bit scales sc and minimums mn of eight sub-blocks:
- * j < 4: sc = s[j] & 63, mn = s[j + 4] & 63; else sc = (s[j + 4] & 15) | (s[j - 4] >> 6 << 4),
- * mn = (s[j + 4] >> 4) | (s[j] >> 6 << 4). D = d sc, M = -dmin mn. */
-GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t stride, int32_t b)
+/* Q4_K and Q5_K: d, dmin and three dwords of 6-bit scales sc and minimums mn of eight sub-blocks
+ * (bytes s[0..12)): j < 4: sc = s[j] & 63, mn = s[j + 4] & 63; else
+ * sc = (s[j + 4] & 15) | (s[j - 4] >> 6 << 4), mn = (s[j + 4] >> 4) | (s[j] >> 6 << 4).
+ * D = d sc, M = -dmin mn, at blocks b .. b + 8. */
+GM_INLINE void gm_scales_6bit(struct gm_scales *s, __m512 d, __m512 dmin, const __m512i h[3],
+                              int32_t b)
 {
-    __m512i h[4];
-    gm_rows_128(h, super, stride);
     const __m512i low4 = _mm512_set1_epi32(15);
     const __m512i low6 = _mm512_set1_epi32(63);
     const __m512i bits45 = _mm512_set1_epi32(0x30);
-    __m512 d = gm_f16_low(h[0]);
-    __m512 dmin = _mm512_sub_ps(_mm512_setzero_ps(), gm_f16_low(_mm512_srli_epi32(h[0], 16)));
+    const __m512 m = _mm512_sub_ps(_mm512_setzero_ps(), dmin);
 #pragma GCC unroll 4
     for (unsigned j = 0; j < 4; j++) {
-        __m512i a = _mm512_srli_epi32(h[1], 8 * j);
-        __m512i c = _mm512_srli_epi32(h[2], 8 * j);
-        __m512i e = _mm512_srli_epi32(h[3], 8 * j);
+        __m512i a = _mm512_srli_epi32(h[0], 8 * j);
+        __m512i c = _mm512_srli_epi32(h[1], 8 * j);
+        __m512i e = _mm512_srli_epi32(h[2], 8 * j);
         __m512i sc = _mm512_and_si512(a, low6);
         __m512i mn = _mm512_and_si512(c, low6);
         __m512i a2 = _mm512_and_si512(_mm512_srli_epi32(a, 2), bits45);
@@ -245,10 +245,17 @@ GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t str
         __m512i sc4 = _mm512_or_si512(_mm512_and_si512(e, low4), a2);
         __m512i mn4 = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(e, 4), low4), c2);
         _mm512_store_ps(s->d[b + (int)j], _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc)));
-        _mm512_store_ps(s->m[b + (int)j], _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(mn)));
+        _mm512_store_ps(s->m[b + (int)j], _mm512_mul_ps(m, _mm512_cvtepi32_ps(mn)));
         _mm512_store_ps(s->d[b + 4 + (int)j], _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc4)));
-        _mm512_store_ps(s->m[b + 4 + (int)j], _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(mn4)));
+        _mm512_store_ps(s->m[b + 4 + (int)j], _mm512_mul_ps(m, _mm512_cvtepi32_ps(mn4)));
     }
+}
+
+GM_INLINE void gm_scales_k(struct gm_scales *s, const uint8_t *super, size_t stride, int32_t b)
+{
+    __m512i h[4];
+    gm_rows_128(h, super, stride);
+    gm_scales_6bit(s, gm_f16_low(h[0]), gm_f16_low(_mm512_srli_epi32(h[0], 16)), h + 1, b);
 }
 
 /* Q6_K: sixteen int8 scales, one per 16 inputs; D = d sc. */
@@ -315,12 +322,49 @@ GM_INLINE gm_qi gm_qi_dot(enum gm_type t, gm_qi sum, gm_qi w, gm_qi x)
     (void)t;
     return _mm512_dpbusd_epi32(sum, w, x);
 }
+/* The same with the four activations at q for every output: one instruction reads and repeats them.
+ */
+GM_INLINE gm_qi gm_qi_dot_four(enum gm_type t, gm_qi sum, gm_qi w, const int8_t *q)
+{
+    (void)t;
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+            : "+v"(sum)
+            : "v"(w), "m"(*(const struct gm_four *)(const void *)q));
+    return sum;
+}
 /* -2^shift times the sum of q, the integer part of the weights' offset. */
 GM_INLINE gm_qi gm_qi_offset(enum gm_type t, int32_t negative_sum)
 {
     const int shift = gm_quant_shift(t);
     return shift < 0 ? gm_qi_zero()
                      : _mm512_slli_epi32(_mm512_set1_epi32(negative_sum), (unsigned)shift);
+}
+GM_INLINE gm_qi gm_qi_bytes(int x)
+{
+    return _mm512_set1_epi8((char)x);
+}
+GM_INLINE gm_qi gm_qi_and(gm_qi a, gm_qi b)
+{
+    return _mm512_and_si512(a, b);
+}
+/* a | (b & mask) */
+GM_INLINE gm_qi gm_qi_or_and(gm_qi a, gm_qi b, gm_qi mask)
+{
+    return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
+}
+#define gm_qi_left(v, n)  _mm512_slli_epi16(v, n) /* of 16-bit elements; n a constant */
+#define gm_qi_right(v, n) _mm512_srli_epi16(v, n)
+GM_INLINE gm_qi gm_qi_from_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
+}
+GM_INLINE gm_qf gm_qf_f16(const uint8_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
+GM_INLINE void gm_qf_put(float *p, gm_qf v)
+{
+    _mm512_store_ps(p, v);
 }
 GM_INLINE gm_qf gm_qf_zero(void)
 {

@@ -19,7 +19,7 @@
 #define GM_INLINE static inline __attribute__((always_inline))
 
 enum {
-    GM_CHUNK_BLOCKS = 32, /* blocks of 32 inputs unpacked at once: 1,024 inputs */
+    GM_CHUNK_BLOCKS = 24, /* blocks of 32 inputs unpacked at once; whole super-blocks */
     GM_SUPER_BLOCKS = GM_QK_K / GM_QK,
 };
 
@@ -98,6 +98,18 @@ GM_INLINE struct gm_group gm_group_at(const struct gm_mat *w, int32_t o, int32_t
     g.base = (const uint8_t *)w->data + (size_t)g.out * w->row_bytes;
     return g;
 }
+
+/* Mask of the lanes [begin, end) of 32; begin may be negative, end above 32. */
+GM_INLINE uint32_t gm_lane_range(int32_t begin, int32_t end)
+{
+    const uint32_t below_end = end < 32 ? (UINT32_C(1) << end) - 1u : ~UINT32_C(0);
+    return begin > 0 ? below_end & ~((UINT32_C(1) << begin) - 1u) : below_end;
+}
+
+/* Four neighbouring activations. */
+struct gm_four {
+    int8_t q[4];
+};
 
 GM_INLINE uint16_t gm_load_u16(const uint8_t *p)
 {

@@ -16,6 +16,9 @@ typedef void gm_check_fn(struct gm_check *c, const struct gm_kernels *k);
 gm_check_fn gm_check_linear, gm_check_linear_exact, gm_check_linear_cuts, gm_check_linear_special;
 gm_check_fn gm_check_embed;
 
+/* kernels_packed.c */
+gm_check_fn gm_check_packed;
+
 /* kernels_attend.c */
 gm_check_fn gm_check_kv_store, gm_check_attend, gm_check_attend_bits;
 

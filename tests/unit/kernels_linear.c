@@ -74,7 +74,9 @@ static void random_row(struct gm_check *c, uint8_t *row, enum gm_type type, int3
 struct gm_mat gm_check_mat(struct gm_check *c, enum gm_type type, int32_t rows, int32_t cols,
                            size_t slack)
 {
-    struct gm_mat m = { NULL, type, rows, cols, gm_type_row_bytes(type, (size_t)cols) };
+    struct gm_mat m = {
+        .type = type, .rows = rows, .cols = cols, .row_bytes = gm_type_row_bytes(type, (size_t)cols)
+    };
     uint8_t *data = gm_check_bytes(c, (size_t)rows * m.row_bytes, slack);
     for (int32_t r = 0; r < rows; r++)
         random_row(c, data + (size_t)r * m.row_bytes, type, cols);

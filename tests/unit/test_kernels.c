@@ -1,5 +1,5 @@
-// uses: tests/unit/kernels_linear.c tests/unit/kernels_attend.c tests/unit/kernels_point.c
-// uses: tests/unit/kernels_bench.c
+// uses: tests/unit/kernels_linear.c tests/unit/kernels_packed.c tests/unit/kernels_attend.c
+// uses: tests/unit/kernels_point.c tests/unit/kernels_bench.c
 /* test_kernels.c - every kernel set this CPU can run, entry by entry, against gm_ref.
  *
  * Owns:      the list of checks, the loop over sets, the command line:
@@ -45,6 +45,7 @@ CHECK(linear_exact)
 CHECK(linear_cuts)
 CHECK(linear_special)
 CHECK(embed)
+CHECK(packed)
 CHECK(kv_store)
 CHECK(attend)
 CHECK(attend_bits)
@@ -128,6 +129,7 @@ static int run_suite(void)
     CU_add_test(s, "linear, same bits for any batch and cut", test_linear_cuts);
     CU_add_test(s, "linear, NaN, infinity, nothing to do", test_linear_special);
     CU_add_test(s, "embed", test_embed);
+    CU_add_test(s, "packed weights", test_packed);
     CU_add_test(s, "kv_store", test_kv_store);
     CU_add_test(s, "attend", test_attend);
     CU_add_test(s, "attend, same bits anywhere", test_attend_bits);

@@ -352,7 +352,7 @@ static void test_bits(void)
     _Alignas(64) double act[N];
     gm_check_fill_normal(&fixed, x, N, 2.0f);
     gm_check_fill_normal(&fixed, w, N, 2.0f);
-    const struct gm_mat m = { w, GM_TYPE_F32, 10, 64, 256 };
+    const struct gm_mat m = { w, GM_TYPE_F32, 10, 64, 256, false };
     gm_ref.prepare(act, x, 64, 10, 64);
     gm_ref.linear(y, 10, &m, act, 10, 0, 10);
     hash = mix(hash, y, 100 * sizeof *y);

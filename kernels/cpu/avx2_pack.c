@@ -1,0 +1,28 @@
+/* avx2_pack.c - weights into the layout of the AVX2 kernels, and rows of an embedding out of it.
+ *
+ * Owns:      the entries pack_bytes, pack and embed; the code is in quant_packed.inc,
+ * quant_pack.inc. Does not:  multiply.
+ */
+#if defined(__x86_64__)
+
+#include "kernels/cpu/avx2_set.h"
+
+#include "kernels/cpu/avx2_unpack.h"
+#include "kernels/cpu/quant_pack.inc"
+
+size_t gm_avx2_pack_bytes(enum gm_type type, int32_t rows, int32_t cols)
+{
+    return pack_bytes(type, rows, cols);
+}
+
+void gm_avx2_pack(void *dst, const struct gm_mat *w, int32_t begin, int32_t end)
+{
+    pack(dst, w, begin, end);
+}
+
+void gm_avx2_embed(float *y, const struct gm_mat *table, int32_t id, float scale)
+{
+    embed(y, table, id, scale);
+}
+
+#endif
