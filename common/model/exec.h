@@ -29,6 +29,7 @@ struct gm_scratch {
     float *gate, *up; /* [rows][d_ff] */
     float *cs_local;  /* [rows][head_dim] cosines and sines */
     float *cs_global;
+    float *head;   /* [threads][GM_HEAD_ROWS_MAX][GM_HEAD_CHUNK] logits; NULL without a head */
     float *attend; /* [threads][attend_floats] */
     size_t attend_floats;
     int32_t *pos;          /* [rows] */

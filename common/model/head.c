@@ -7,11 +7,17 @@
  */
 #include "common/model/model.h"
 
+#include "kernels/fmath.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { STACK_SLOTS = 1024, NO_ID = -1 };
+enum {
+    STACK_SLOTS = 1024,
+    NO_ID = -1,
+    CHUNKS_MAX = 1024, /* chunks of log-sum-exps whose sums are used again: a million tokens */
+};
 
 /* One changed id. */
 struct change {
@@ -136,10 +142,89 @@ static int32_t top_many(int32_t *ids, float *values, const float *logits, int32_
     return n;
 }
 
-static void choose(const struct gm_kernels *k, const float *logits, int32_t vocab, float inv_t,
+/* ---- log-sum-exps ----------------------------------------------------------------------------
+ */
+
+int32_t gm_head_chunks(int32_t vocab)
+{
+    return (vocab + GM_HEAD_CHUNK - 1) / GM_HEAD_CHUNK;
+}
+
+/* What of a row has been added so far: exp(top) * sum. A NaN stays. */
+struct lse {
+    double top, sum;
+};
+
+static void lse_add(struct lse *s, double chunk)
+{
+    if (chunk == -INFINITY)
+        return;
+    if (isnan(chunk) || isnan(s->top) || chunk == INFINITY) {
+        s->top = isnan(s->top) ? s->top : chunk;
+        s->sum = 1.0;
+    } else if (chunk > s->top) {
+        s->sum = s->sum * gm_exp(s->top - chunk) + 1.0;
+        s->top = chunk;
+    } else if (s->top != INFINITY) {
+        s->sum += gm_exp(chunk - s->top);
+    }
+}
+
+static double lse_end(const struct lse *s)
+{
+    return s->sum == 0.0 ? -INFINITY : s->top + gm_log(s->sum);
+}
+
+double gm_head_lse(const double *chunks, int32_t vocab)
+{
+    struct lse s = { -INFINITY, 0.0 };
+    for (int32_t i = 0; i < gm_head_chunks(vocab); i++)
+        lse_add(&s, chunks[i]);
+    return lse_end(&s);
+}
+
+static double lse_chunk(const struct gm_kernels *k, const float *logits, int32_t vocab, int32_t i,
+                        float inv_t)
+{
+    const int32_t at = i * GM_HEAD_CHUNK;
+    const int32_t n = vocab - at < GM_HEAD_CHUNK ? vocab - at : GM_HEAD_CHUNK;
+    return k->logsumexp(logits + at, (size_t)n, inv_t);
+}
+
+double gm_head_lse_of(const struct gm_kernels *k, const float *logits, int32_t vocab, float inv_t)
+{
+    struct lse s = { -INFINITY, 0.0 };
+    for (int32_t i = 0; i < gm_head_chunks(vocab); i++)
+        lse_add(&s, lse_chunk(k, logits, vocab, i, inv_t));
+    return lse_end(&s);
+}
+
+/* The same with changed logits: only chunks that hold a change are computed again. */
+static double lse_changed(const struct gm_kernels *k, const struct changes *c, const double *chunks,
+                          float inv_t)
+{
+    uint64_t dirty[(CHUNKS_MAX + 63) / 64] = { 0 };
+    const int32_t n = gm_head_chunks(c->vocab);
+    if (!chunks || n > CHUNKS_MAX)
+        return gm_head_lse_of(k, c->logits, c->vocab, inv_t);
+    for (uint32_t i = 0; i < c->slots; i++) {
+        const int32_t at = c->slot[i].id / GM_HEAD_CHUNK;
+        if (c->slot[i].id != NO_ID)
+            dirty[at / 64] |= UINT64_C(1) << at % 64;
+    }
+    struct lse s = { -INFINITY, 0.0 };
+    for (int32_t i = 0; i < n; i++)
+        lse_add(&s, dirty[i / 64] >> i % 64 & 1 ? lse_chunk(k, c->logits, c->vocab, i, inv_t)
+                                                : chunks[i]);
+    return lse_end(&s);
+}
+
+/* ---- choosing --------------------------------------------------------------------------------
+ */
+
+static void choose(const struct gm_kernels *k, const float *logits, int32_t vocab,
                    struct gm_candidates *out)
 {
-    out->lse_t = k->logsumexp(logits, (size_t)vocab, inv_t);
     out->k = out->k > GM_TOPK_MAX ? top_many(out->ids, out->logits, logits, vocab, out->k)
                                   : k->top_k(out->ids, out->logits, logits, vocab, out->k);
 }
@@ -148,12 +233,13 @@ static void choose(const struct gm_kernels *k, const float *logits, int32_t voca
  * 0 where all logits are NaN, or memory for a sort or for more than STACK_SLOTS changes cannot be
  * had. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
-                    const struct gm_adjust *adjust, float temperature, struct gm_candidates *out)
+                    const struct gm_adjust *adjust, float temperature, const double *lse_raw,
+                    const double *lse_t, struct gm_candidates *out)
 {
     const float inv_t = temperature > 0.0f ? 1.0f / temperature : 1.0f;
     struct change on_stack[STACK_SLOTS];
     struct changes c = { on_stack, slots_for(adjust, vocab), logits, vocab };
-    out->lse_raw = k->logsumexp(logits, (size_t)vocab, 1.0f);
+    out->lse_raw = lse_raw ? gm_head_lse(lse_raw, vocab) : gm_head_lse_of(k, logits, vocab, 1.0f);
     if (c.slots > STACK_SLOTS)
         c.slot = malloc(c.slots * sizeof *c.slot);
     if (!c.slot) {
@@ -165,7 +251,8 @@ void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
         c.slot[i].id = NO_ID;
     if (c.slots > 0)
         apply(&c, adjust);
-    choose(k, logits, vocab, inv_t, out);
+    out->lse_t = c.slots == 0 && inv_t == 1.0f ? out->lse_raw : lse_changed(k, &c, lse_t, inv_t);
+    choose(k, logits, vocab, out);
     undo(&c);
     for (int32_t i = 0; i < out->k; i++)
         out->raw[i] = logits[out->ids[i]];
@@ -174,15 +261,14 @@ void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
 }
 
 void gm_head_logprobs(const struct gm_kernels *k, const float *logits, int32_t vocab, int32_t n,
-                      int32_t *ids, double *logprobs, double *lse)
+                      int32_t *ids, double *logprobs, double lse)
 {
     float values[GM_TOPK_MAX];
-    *lse = k->logsumexp(logits, (size_t)vocab, 1.0f);
     int32_t got =
         n > 0 ? k->top_k(ids, values, logits, vocab, n < GM_TOPK_MAX ? n : GM_TOPK_MAX) : 0;
     for (int32_t i = 0; i < n; i++) {
         if (i >= got)
             ids[i] = NO_ID;
-        logprobs[i] = i < got ? (double)values[i] - *lse : -INFINITY;
+        logprobs[i] = i < got ? (double)values[i] - lse : -INFINITY;
     }
 }

@@ -10,6 +10,8 @@
 #ifndef GM_MODEL_MODEL_H
 #define GM_MODEL_MODEL_H
 
+#include <stdbool.h>
+
 #include "common/model/config.h"
 #include "common/model/gguf.h"
 #include "common/model/kv.h"
@@ -71,8 +73,29 @@ enum gm_status gm_slice_embed(struct gm_slice *slice, const int32_t *ids, int32_
  * sets *bad_span to the span concerned (other spans are fine to use). */
 enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, int32_t *bad_span,
                                struct gm_err *err);
-/* Last shard: logits[rows][vocab] of the given hidden rows (final norm, head, final soft cap). */
-void gm_slice_head(struct gm_slice *slice, const float *hidden, int32_t rows, float *logits);
+
+/* One row of the head: hidden row in, logits and their log-sum-exps out. */
+struct gm_head_row {
+    const float *hidden; /* [d_model] */
+    float *logits;       /* [vocab], the caller's */
+    float inv_t;         /* of lse_t: 1 / temperature */
+    double *lse_raw;     /* [gm_head_chunks(vocab)]: log sum exp of each chunk at temperature 1 */
+    double *lse_t;       /* the same at inv_t; may be lse_raw where inv_t is 1 */
+    bool finite;         /* out: every logit is */
+};
+
+enum {
+    GM_HEAD_CHUNK =
+        1024, /* logits of one log-sum-exp: a constant, because the sums' order hangs on it */
+    GM_HEAD_ROWS_MAX = 32 /* rows of one call */
+};
+
+/* Chunks of a row of logits. */
+int32_t gm_head_chunks(int32_t vocab);
+
+/* Last shard: final norm, head and final soft cap for up to GM_HEAD_ROWS_MAX rows. The table is
+ * read once for all of them, and a logit's sums are done while it is in the cache. */
+void gm_slice_head(struct gm_slice *slice, struct gm_head_row *rows, int32_t n);
 
 /* ---- head.c: from logits to candidates --------------------------------------------------------
  */
@@ -99,12 +122,19 @@ struct gm_candidates {
 };
 
 /* Adjusts a copy-free: `logits` [vocab] is changed in place and restored before return (bit for
- * bit), so the caller may keep it for a second call with a larger k. temperature 0 counts as 1. */
+ * bit), so the caller may keep it for a second call with a larger k. temperature 0 counts as 1.
+ * lse_raw, lse_t: the chunks' sums that gm_slice_head gave for this row, at 1 and at 1 /
+ * temperature; NULL: computed here, with the same bits. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
-                    const struct gm_adjust *adjust, float temperature, struct gm_candidates *out);
+                    const struct gm_adjust *adjust, float temperature, const double *lse_raw,
+                    const double *lse_t, struct gm_candidates *out);
 
-/* Log-probability of `id` and the n best raw ids with their log-probabilities. lse = lse_raw. */
+/* The n best raw ids with their log-probabilities; lse: log sum exp of the raw logits. */
 void gm_head_logprobs(const struct gm_kernels *k, const float *logits, int32_t vocab, int32_t n,
-                      int32_t *ids, double *logprobs, double *lse);
+                      int32_t *ids, double *logprobs, double lse);
+
+/* Log sum exp of a row from its chunks, and of one row where there are none. */
+double gm_head_lse(const double *chunks, int32_t vocab);
+double gm_head_lse_of(const struct gm_kernels *k, const float *logits, int32_t vocab, float inv_t);
 
 #endif

@@ -107,6 +107,8 @@ static void scratch_parts(struct gm_slice *s, int threads, struct part *part, in
         { &x->up, rows * ff * f },
         { &x->cs_local, rows * head * f },
         { &x->cs_global, rows * head * f },
+        { &x->head,
+          s->w.final_norm ? (uint64_t)threads * GM_HEAD_ROWS_MAX * GM_HEAD_CHUNK * f : 0 },
         { &x->attend, (uint64_t)threads * x->attend_floats * f },
         { &x->pos, rows * sizeof(int32_t) },
         { &x->span, rows * sizeof(int32_t) },

@@ -24,7 +24,10 @@ enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err)
     s->hidden = aligned_alloc(64, (GM_BATCH_ROWS_MAX * d * sizeof(float) + 63) / 64 * 64);
     if (s->is_last)
         s->score_logits = malloc(GM_SCORE_ROWS * vocab * sizeof(float));
-    if (!s->hidden || (s->is_last && !s->score_logits))
+    if (s->is_last)
+        s->lse =
+            malloc(GM_HEAD_ROWS_MAX * 2 * (size_t)gm_head_chunks((int32_t)vocab) * sizeof(double));
+    if (!s->hidden || (s->is_last && (!s->score_logits || !s->lse)))
         return gm_fail(err, GM_EXHAUSTED, "no memory for the rows of a step");
     return GM_OK;
 }
@@ -68,6 +71,7 @@ void gm_shard_close(struct gm_shard *s)
     gm_strmap_close(&s->sessions);
     free(s->hidden);
     free(s->score_logits);
+    free(s->lse);
 }
 
 struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket)

@@ -109,6 +109,7 @@ struct gm_shard {
     struct gm_shard_out out;
     float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */
     float *score_logits;        /* [GM_SCORE_ROWS][vocab]; last shard */
+    double *lse;                /* [GM_HEAD_ROWS_MAX][2][chunks] of the head; last shard */
     volatile uint64_t progress; /* layers computed */
     uint64_t decoded;           /* decode rows since start */
 };

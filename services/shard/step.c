@@ -70,7 +70,9 @@ static void gather(struct gm_shard *s)
     }
 }
 
-static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t k)
+/* lse_raw, lse_t: the row's sums as the head gave them; NULL: they are computed again. */
+static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t k,
+                   const double *lse_raw, const double *lse_t)
 {
     static int32_t ids[GM_TOPK_MAX], top_ids[GM_LOGPROBS_MAX];
     static float logits[GM_TOPK_MAX], raw[GM_TOPK_MAX];
@@ -107,11 +109,9 @@ static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t
         c.logits = big;
         c.raw = big + c.k;
     }
-    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, &c);
-    if (r->top_n > 0) {
-        double lse;
-        gm_head_logprobs(s->kernels, t->logits, vocab, r->top_n, top_ids, top_lp, &lse);
-    }
+    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, lse_raw, lse_t, &c);
+    if (r->top_n > 0)
+        gm_head_logprobs(s->kernels, t->logits, vocab, r->top_n, top_ids, top_lp, c.lse_raw);
     s->out.candidates(s->out.ctx, t, pos, &c, top_ids, top_lp);
 out:
     free(big_ids);
@@ -129,7 +129,25 @@ void gm_shard_more(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t k)
 {
     struct gm_ticket *t = gm_shard_ticket(s, ticket);
     if (t && t->logits && t->logits_pos == pos && k > 0)
-        choose(s, t, pos, k);
+        choose(s, t, pos, k, NULL, NULL);
+}
+
+/* Row `i` of the head's buffers. */
+static struct gm_head_row head_row(struct gm_shard *s, int32_t i, const float *hidden,
+                                   float *logits, float temperature)
+{
+    const size_t chunks = (size_t)gm_head_chunks(gm_slice_config(s->slice)->vocab);
+    struct gm_head_row row = { .hidden = hidden,
+                               .logits = logits,
+                               .inv_t = temperature > 0.0f ? 1.0f / temperature : 1.0f,
+                               .lse_raw = s->lse + 2 * (size_t)i * chunks };
+    row.lse_t = row.inv_t == 1.0f ? row.lse_raw : row.lse_raw + chunks;
+    return row;
+}
+
+static const float *hidden_row(const struct gm_shard *s, int32_t row)
+{
+    return s->hidden + (size_t)row * (size_t)gm_slice_config(s->slice)->d_model;
 }
 
 /* Scores the rows of a span, a few at a time. */
@@ -137,52 +155,75 @@ static void score(struct gm_shard *s, struct gm_ticket *t, const struct gm_span 
 {
     static int32_t ids[GM_LOGPROBS_MAX];
     static double lps[GM_LOGPROBS_MAX];
-    const struct gm_config *cfg = gm_slice_config(s->slice);
-    const size_t d = (size_t)cfg->d_model, vocab = (size_t)cfg->vocab;
+    struct gm_head_row rows[GM_SCORE_ROWS];
+    const int32_t vocab = gm_slice_config(s->slice)->vocab;
     for (int32_t from = 0; from < span->n;) {
         int32_t n = t->every > 1 ? 1 : span->n - from;
         n = n > GM_SCORE_ROWS ? GM_SCORE_ROWS : n;
-        if ((span->pos + from) % t->every == 0) {
-            gm_slice_head(s->slice, s->hidden + (size_t)(span->row + from) * d, n, s->score_logits);
-            for (int32_t r = 0; r < n; r++) {
-                const int32_t p = span->pos + from + r;
-                const float *logits = s->score_logits + (size_t)r * vocab;
-                double lse;
-                gm_head_logprobs(s->kernels, logits, cfg->vocab, t->rules.top_n, ids, lps, &lse);
-                const double next =
-                    p + 1 < t->n_prompt ? (double)logits[t->prompt[p + 1]] - lse : (double)NAN;
-                s->out.scored(s->out.ctx, t, p, next, t->rules.top_n, ids, lps);
-            }
+        for (int32_t r = 0; r < n; r++)
+            rows[r] = head_row(s, r, hidden_row(s, span->row + from + r),
+                               s->score_logits + (size_t)r * (size_t)vocab, 0.0f);
+        const int32_t wanted_rows = (span->pos + from) % t->every == 0 ? n : 0;
+        gm_slice_head(s->slice, rows, wanted_rows);
+        for (int32_t r = 0; r < wanted_rows; r++) {
+            const int32_t p = span->pos + from + r;
+            const float *logits = rows[r].logits;
+            const double lse = gm_head_lse(rows[r].lse_raw, vocab);
+            gm_head_logprobs(s->kernels, logits, vocab, t->rules.top_n, ids, lps, lse);
+            const double next =
+                p + 1 < t->n_prompt ? (double)logits[t->prompt[p + 1]] - lse : (double)NAN;
+            s->out.scored(s->out.ctx, t, p, next, t->rules.top_n, ids, lps);
         }
         from += n;
     }
 }
 
-/* The last shard: what became of each span. */
+/* Candidates of the turns whose last row is in this batch: st.live[which[0 .. n)]. */
+static void heads(struct gm_shard *s, const int32_t *which, int32_t n)
+{
+    struct gm_head_row rows[GM_HEAD_ROWS_MAX];
+    for (int32_t i = 0; i < n; i++) {
+        struct gm_ticket *t = st.owner[which[i]];
+        const struct gm_span *span = &st.spans[which[i]];
+        t->logits_pos = span->pos + span->n - 1;
+        rows[i] =
+            head_row(s, i, hidden_row(s, span->row + span->n - 1), t->logits, t->rules.temperature);
+    }
+    gm_slice_head(s->slice, rows, n);
+    for (int32_t i = 0; i < n; i++) {
+        struct gm_ticket *t = st.owner[which[i]];
+        if (rows[i].finite) {
+            choose(s, t, t->logits_pos, wanted(&t->rules), rows[i].lse_raw, rows[i].lse_t);
+            continue;
+        }
+        struct gm_err err = GM_ERR_NONE;
+        gm_fail(&err, GM_DATA_LOSS, "the output head gave a number that is not finite");
+        fault(s, t, &err);
+    }
+}
+
+/* The last shard: what became of each span. Rows that need the head share its passes. */
 static void finish(struct gm_shard *s)
 {
-    const size_t d = (size_t)gm_slice_config(s->slice)->d_model;
+    int32_t which[GM_HEAD_ROWS_MAX], n = 0;
     for (int32_t i = 0; i < st.n; i++) {
-        const struct gm_work *w = st.live[i];
         struct gm_ticket *t = st.owner[i];
-        if (!t)
+        if (!t || t->score || !st.live[i]->last)
             continue;
-        if (t->score) {
-            score(s, t, &st.spans[i]);
-        } else if (w->last) {
-            const float *row = s->hidden + (size_t)(st.spans[i].row + w->n - 1) * d;
-            gm_slice_head(s->slice, row, 1, t->logits);
-            t->logits_pos = w->pos + w->n - 1;
-            if (s->kernels->all_finite(t->logits, (size_t)gm_slice_config(s->slice)->vocab)) {
-                choose(s, t, t->logits_pos, wanted(&t->rules));
-            } else {
-                struct gm_err err = GM_ERR_NONE;
-                gm_fail(&err, GM_DATA_LOSS, "the output head gave a number that is not finite");
-                fault(s, t, &err);
-            }
+        which[n++] = i;
+        if (n == GM_HEAD_ROWS_MAX) {
+            heads(s, which, n);
+            n = 0;
         }
-        if (!w->decode)
-            s->out.chunk_done(s->out.ctx, t, w);
+    }
+    if (n > 0)
+        heads(s, which, n);
+    for (int32_t i = 0; i < st.n; i++) {
+        struct gm_ticket *t = st.owner[i];
+        if (t && t->score)
+            score(s, t, &st.spans[i]);
+        if (t && !st.live[i]->decode)
+            s->out.chunk_done(s->out.ctx, t, st.live[i]);
     }
 }
 

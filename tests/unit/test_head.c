@@ -88,6 +88,29 @@ static double lse(const double *x, double t)
     return largest + log(sum);
 }
 
+/* With the chunks' sums given, as the head gives them, the results have the same bits. */
+static void check_chunks(const struct gm_kernels *k, struct round *r, float temperature,
+                         const struct gm_candidates *want)
+{
+    enum { CHUNKS = (VOCAB + GM_HEAD_CHUNK - 1) / GM_HEAD_CHUNK };
+    const float inv_t = temperature > 0.0f ? 1.0f / temperature : 1.0f;
+    double raw[CHUNKS], warm[CHUNKS];
+    int32_t ids[K_MAX];
+    float values[K_MAX], raws[K_MAX];
+    struct gm_candidates c = { .k = K_MAX, .ids = ids, .logits = values, .raw = raws };
+    CU_ASSERT_EQUAL(gm_head_chunks(VOCAB), CHUNKS);
+    for (int i = 0; i < CHUNKS; i++) {
+        const int at = i * GM_HEAD_CHUNK,
+                  n = VOCAB - at < GM_HEAD_CHUNK ? VOCAB - at : GM_HEAD_CHUNK;
+        raw[i] = k->logsumexp(r->row + at, (size_t)n, 1.0f);
+        warm[i] = k->logsumexp(r->row + at, (size_t)n, inv_t);
+    }
+    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, raw, warm, &c);
+    CU_ASSERT_EQUAL(memcmp(&c.lse_raw, &want->lse_raw, sizeof c.lse_raw), 0);
+    CU_ASSERT_EQUAL(memcmp(&c.lse_t, &want->lse_t, sizeof c.lse_t), 0);
+    CU_ASSERT_EQUAL(memcmp(ids, want->ids, sizeof ids), 0);
+}
+
 static void check_round(const struct gm_kernels *k, struct round *r, float temperature)
 {
     static float before[VOCAB];
@@ -99,8 +122,9 @@ static void check_round(const struct gm_kernels *k, struct round *r, float tempe
     adjust_plainly(r);
     for (int i = 0; i < VOCAB; i++)
         raw[i] = (double)r->row[i];
-    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, &c);
+    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, NULL, NULL, &c);
     CU_ASSERT_EQUAL(memcmp(before, r->row, sizeof before), 0);
+    check_chunks(k, r, temperature, &c);
     CU_ASSERT_EQUAL(c.k, K_MAX);
     CU_ASSERT_DOUBLE_EQUAL(c.lse_raw, lse(raw, 1.0), 1e-4);
     CU_ASSERT_DOUBLE_EQUAL(c.lse_t, lse(r->want, temperature > 0 ? (double)temperature : 1.0),
@@ -142,7 +166,7 @@ static void long_lists(void)
     }
     const struct gm_adjust a = { .repeat_penalty = 1.0f };
     struct gm_candidates c = { .k = N, .ids = ids, .logits = values, .raw = raws };
-    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &c);
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, NULL, NULL, &c);
     CU_ASSERT_EQUAL_FATAL(c.k, N - nans);
     for (int32_t i = 1; i < c.k; i++)
         CU_ASSERT_TRUE(values[i] < values[i - 1] ||
@@ -150,7 +174,7 @@ static void long_lists(void)
     int32_t few_ids[GM_TOPK_MAX];
     float few[GM_TOPK_MAX], few_raw[GM_TOPK_MAX];
     struct gm_candidates f = { .k = GM_TOPK_MAX, .ids = few_ids, .logits = few, .raw = few_raw };
-    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &f);
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, NULL, NULL, &f);
     CU_ASSERT_EQUAL(f.k, GM_TOPK_MAX);
     CU_ASSERT_EQUAL(memcmp(few_ids, ids, sizeof few_ids), 0); /* both ways agree */
 }
@@ -174,19 +198,19 @@ static void odd_rows(void)
                            .banned = banned,
                            .n_banned = VOCAB - 3 };
     struct gm_candidates c = { .k = K_MAX, .ids = ids, .logits = values, .raw = raws };
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
     CU_ASSERT_TRUE(c.k > 3); /* forbidden tokens stay in the list, as the sampler expects */
     for (int32_t i = 3; i < c.k; i++)
         CU_ASSERT_TRUE(values[i] == -INFINITY);
     a.n_banned = VOCAB;
     c.k = K_MAX;
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
     CU_ASSERT_TRUE(c.k > 0 && values[0] == -INFINITY);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
     a = (struct gm_adjust){ .repeat_penalty = 1.0f };
     c.k = 1;
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
     CU_ASSERT_EQUAL(c.k, 1);
     CU_ASSERT_EQUAL(values[0], raws[0]);
 }
@@ -196,16 +220,17 @@ static void logprobs(void)
     static float row[VOCAB];
     static double wide[VOCAB];
     int32_t ids[FEW + 2];
-    double p[FEW + 2], sum;
+    double p[FEW + 2];
     for (int i = 0; i < VOCAB; i++)
         wide[i] = (double)(row[i] = logit());
-    gm_head_logprobs(&gm_ref, row, VOCAB, FEW, ids, p, &sum);
+    const double sum = gm_head_lse_of(&gm_ref, row, VOCAB, 1.0f);
+    gm_head_logprobs(&gm_ref, row, VOCAB, FEW, ids, p, sum);
     CU_ASSERT_DOUBLE_EQUAL(sum, lse(wide, 1.0), 1e-4);
     for (int i = 0; i < FEW; i++) {
         CU_ASSERT_DOUBLE_EQUAL(p[i], wide[ids[i]] - sum, 1e-9);
         CU_ASSERT_TRUE(i == 0 || p[i - 1] >= p[i]);
     }
-    gm_head_logprobs(&gm_ref, row, FEW, FEW + 2, ids, p, &sum);
+    gm_head_logprobs(&gm_ref, row, FEW, FEW + 2, ids, p, sum);
     CU_ASSERT_EQUAL(ids[FEW], -1);
     CU_ASSERT_TRUE(isinf(p[FEW + 1]));
 }

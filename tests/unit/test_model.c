@@ -84,6 +84,30 @@ struct piece {
     int32_t n;
 };
 
+/* The head over any number of rows; its sums must agree with those of the logits. */
+static void run_heads(struct gm_slice *slice, const float *hidden, int32_t rows, float *logits)
+{
+    enum { MOST = 100 };
+    static struct gm_head_row row[MOST];
+    static double lse[MOST][2];
+    CU_ASSERT_EQUAL_FATAL(gm_head_chunks(SMALL_VOCAB), 1);
+    CU_ASSERT_TRUE_FATAL(rows <= MOST);
+    for (int32_t r = 0; r < rows; r++)
+        row[r] = (struct gm_head_row){ .hidden = hidden + (size_t)r * SMALL_DIM,
+                                       .logits = logits + (size_t)r * SMALL_VOCAB,
+                                       .inv_t = 2.0f,
+                                       .lse_raw = &lse[r][0],
+                                       .lse_t = &lse[r][1] };
+    gm_slice_head(slice, row, rows);
+    for (int32_t r = 0; r < rows; r++) {
+        CU_ASSERT_TRUE(row[r].finite);
+        CU_ASSERT_DOUBLE_EQUAL(gm_head_lse(&lse[r][0], SMALL_VOCAB),
+                               gm_head_lse_of(&gm_ref, row[r].logits, SMALL_VOCAB, 1.0f), 1e-5);
+        CU_ASSERT_DOUBLE_EQUAL(gm_head_lse(&lse[r][1], SMALL_VOCAB),
+                               gm_head_lse_of(&gm_ref, row[r].logits, SMALL_VOCAB, 2.0f), 1e-5);
+    }
+}
+
 /* One step of the whole chain; logits[rows][vocab] in the order of the pieces. */
 static void step(struct chain *c, const struct piece *piece, int n, float *logits)
 {
@@ -112,7 +136,7 @@ static void step(struct chain *c, const struct piece *piece, int n, float *logit
         CU_ASSERT_EQUAL(bad, -1);
         CU_ASSERT_TRUE(progress >= 1);
     }
-    gm_slice_head(c->slice[c->n - 1], hidden, rows, logits);
+    run_heads(c->slice[c->n - 1], hidden, rows, logits);
 }
 
 static void rewind_to(struct chain *c, int seq, int32_t len)
@@ -318,7 +342,7 @@ static void not_finite(void)
     CU_ASSERT_EQUAL(gm_slice_blocks(c.slice[0], &batch, &bad, &err), GM_DATA_LOSS);
     CU_ASSERT_EQUAL(bad, 1);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "layer 0"));
-    gm_slice_head(c.slice[0], hidden, 1, got);
+    run_heads(c.slice[0], hidden, 1, got);
     check_same(got, want[0], 1, "beside a bad span", &s);
     chain_close(&c);
 }
