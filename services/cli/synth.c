@@ -3,7 +3,6 @@
  * Owns:      the command's options and output, the meter on a terminal.
  * Does not:  make weights or know file formats (synth_model.c).
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

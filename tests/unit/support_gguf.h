@@ -3,7 +3,7 @@
  * Owns:      a GGUF builder (keys, tensors, any wrong thing a test wants), random models, random
  *            PEFT adapters.
  * Does not:  encode weights (kernels/quant_enc.c) or check anything: a builder that runs out of
- * memory or disk ends the test by abort().
+ *            memory or disk ends the test by abort().
  */
 #ifndef GM_TESTS_SUPPORT_GGUF_H
 #define GM_TESTS_SUPPORT_GGUF_H

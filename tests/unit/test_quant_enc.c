@@ -1,8 +1,8 @@
 /* test_quant_enc.c - the encoders of weight blocks: exact data comes back exactly, any data within
  * a step, hostile data without harm.
  *
- * Owns:      expectations for kernels/quant_enc.c; blocks written by hand from the published
- * layouts. Does not:  test the decoders (test_dtype.c does, from hand-made blocks of its own).
+ * Owns:      expectations for kernels/quant_enc.c; blocks written by hand from the layouts.
+ * Does not:  test the decoders (test_dtype.c does, from hand-made blocks of its own).
  */
 #include "kernels/quant_enc.h"
 
