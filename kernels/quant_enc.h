@@ -15,7 +15,8 @@
 /* Encodes x[cols] as one row of `type` at `to`, which has room for gm_type_row_bytes(type, cols)
  * bytes at any address. cols is a multiple of the type's block. Values beyond what a half holds
  * (65504) become infinite in types with half scales; a value that is no number may spoil its block
- * and harms nothing else. The bytes depend on x alone. A number that is no type of ours writes nothing. */
+ * and harms nothing else. The bytes depend on x alone. A number that is no type of ours writes
+ * nothing. */
 void gm_quant_row(void *to, const float *x, enum gm_type type, size_t cols);
 
 #endif
