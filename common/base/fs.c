@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "common/base/sys.h"
@@ -23,6 +24,8 @@ enum {
     READ_STEP = 64 * 1024, /* bytes asked for when a file does not tell its size */
     LOCK_TEXT_MAX = 32,    /* "pid\n" in a lock file */
 };
+
+static const double gib = 1073741824.0;
 
 static const struct errno_row {
     int number;
@@ -109,21 +112,6 @@ enum gm_status gm_file_read(const char *path, struct gm_buf *out, struct gm_err 
     return rc;
 }
 
-static bool fd_write_all(int fd, const void *data, size_t n)
-{
-    const uint8_t *p = data;
-    while (n > 0) {
-        ssize_t wrote = write(fd, p, n);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return false;
-        p += wrote;
-        n -= (size_t)wrote;
-    }
-    return true;
-}
-
 /* Opens a new file "path.XXXX.tmp" for writing, its name in temp[GM_PATH_MAX]; -1 with errno. */
 static int temp_open(const char *path, char *temp)
 {
@@ -159,31 +147,135 @@ static void folder_sync(const char *path)
     (void)close(fd);
 }
 
-enum gm_status gm_file_write(const char *path, const void *data, size_t n, unsigned mode,
-                             struct gm_err *err)
+/* ---- a new file, piece by piece -------------------------------------------------------------- */
+
+/* What already stands under the name must be a file (or nothing). */
+static enum gm_status check_target(const char *path, struct gm_err *err)
 {
-    char temp[GM_PATH_MAX];
-    int fd = temp_open(path, temp);
-    if (fd < 0)
+    struct stat st;
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+        return GM_OK;
+    return gm_fail(err, GM_INVALID, "%.250s is %s, not a file; name another place", path,
+                   S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
+}
+
+/* Room on the disk for the whole file; the size is set so that holes read as zeros. */
+static enum gm_status reserve(const struct gm_newfile *f, uint64_t bytes, struct gm_err *err)
+{
+    struct statvfs disk;
+    if (fstatvfs(f->fd, &disk) != 0)
+        return fs_fail(err, f->path, "written");
+    const uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    if (bytes > INT64_MAX || bytes > free_bytes)
+        return gm_fail(
+            err, GM_EXHAUSTED,
+            "%.200s needs %.2f GiB and its disk has %.2f GiB free; make room or write it "
+            "to another disk",
+            f->path, (double)bytes / gib, (double)free_bytes / gib);
+    int rc = fallocate(f->fd, 0, 0, (off_t)bytes);
+    if (rc != 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+        rc = ftruncate(f->fd, (off_t)bytes);
+    return rc == 0 ? GM_OK : fs_fail(err, f->path, "written");
+}
+
+enum gm_status gm_newfile_open(struct gm_newfile *f, const char *path, unsigned mode,
+                               uint64_t bytes, struct gm_err *err)
+{
+    f->fd = -1;
+    const int n = snprintf(f->path, sizeof f->path, "%s", path);
+    enum gm_status rc = check_target(path, err);
+    if (rc != GM_OK)
+        return rc;
+    if (n < 0 || n >= GM_PATH_MAX)
+        errno = ENAMETOOLONG;
+    else
+        f->fd = temp_open(path, f->temp);
+    if (f->fd < 0)
         return fs_fail(err, path, "written");
-    bool ok =
-        fd_write_all(fd, data, n) && fchmod(fd, (mode_t)(mode & 07777)) == 0 && fsync(fd) == 0;
+    if (fchmod(f->fd, (mode_t)(mode & 07777)) != 0)
+        rc = fs_fail(err, path, "written");
+    if (rc == GM_OK && bytes > 0)
+        rc = reserve(f, bytes, err);
+    if (rc != GM_OK)
+        gm_newfile_drop(f);
+    return rc;
+}
+
+enum gm_status gm_newfile_write(const struct gm_newfile *f, uint64_t at, const void *data, size_t n,
+                                struct gm_err *err)
+{
+    const uint8_t *p = data;
+    while (n > 0) {
+        const ssize_t wrote = pwrite(f->fd, p, n, (off_t)at);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            return fs_fail(err, f->path, "written");
+        p += wrote;
+        at += (uint64_t)wrote;
+        n -= (size_t)wrote;
+    }
+    return GM_OK;
+}
+
+/* rename() that keeps what stands under the name; file systems that cannot do it in one step get a
+ * look before. */
+static int rename_new(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (gm_path_exists(to)) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
+}
+
+enum gm_status gm_newfile_commit(struct gm_newfile *f, bool replace, struct gm_err *err)
+{
+    bool ok = fsync(f->fd) == 0;
     int number = errno;
-    if (close(fd) != 0 && ok) {
+    if (close(f->fd) != 0 && ok) {
         number = errno;
         ok = false;
     }
-    if (ok && rename(temp, path) != 0) {
+    f->fd = -1;
+    if (ok && (replace ? rename(f->temp, f->path) : rename_new(f->temp, f->path)) != 0) {
         number = errno;
         ok = false;
     }
     if (!ok) {
-        (void)unlink(temp);
+        (void)unlink(f->temp);
         errno = number;
-        return fs_fail(err, path, "written");
+        return fs_fail(err, f->path, "written");
     }
-    folder_sync(path);
+    folder_sync(f->path);
     return GM_OK;
+}
+
+void gm_newfile_drop(struct gm_newfile *f)
+{
+    if (f->fd < 0)
+        return;
+    (void)close(f->fd);
+    (void)unlink(f->temp);
+    f->fd = -1;
+}
+
+enum gm_status gm_file_write(const char *path, const void *data, size_t n, unsigned mode,
+                             struct gm_err *err)
+{
+    struct gm_newfile f;
+    enum gm_status rc = gm_newfile_open(&f, path, mode, 0, err);
+    if (rc != GM_OK)
+        return rc;
+    rc = gm_newfile_write(&f, 0, data, n, err);
+    if (rc == GM_OK)
+        return gm_newfile_commit(&f, true, err);
+    gm_newfile_drop(&f);
+    return rc;
 }
 
 /* ---- folders and paths --------------------------------------------------------------------- */

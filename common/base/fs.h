@@ -1,4 +1,5 @@
-/* fs.h - files: whole reads with a cap, atomic writes, folders, paths, locks, read-only maps.
+/* fs.h - files: whole reads with a cap, atomic writes (at once or piece by piece), folders, paths,
+ * locks, read-only maps.
  *
  * Owns:      descriptors and mappings it hands out until the matching close.
  * Does not:  know file formats, or what gemline keeps where (it gives the XDG homes only).
@@ -26,6 +27,32 @@ enum gm_status gm_file_read(const char *path, struct gm_buf *out, struct gm_err 
  * mode is exact (no umask). On failure the old file is untouched and the temporary one gone.   */
 enum gm_status gm_file_write(const char *path, const void *data, size_t n, unsigned mode,
                              struct gm_err *err);
+
+/* ---- a new file, piece by piece ----------------------------------------------------------------
+ * Until the commit nothing stands under `path` that was not there before; a process that is killed
+ * leaves at most "path.XXXX.tmp". Pieces may be written in any order and by several threads.
+ */
+struct gm_newfile {
+    int fd; /* -1: closed */
+    char path[GM_PATH_MAX], temp[GM_PATH_MAX];
+};
+
+/* Opens the temporary file; mode is exact (no umask). bytes > 0 is the size the file will have: the
+ * disk must have room for it (GM_EXHAUSTED says how much is missing), it is reserved where the file
+ * system can do that, and what is never written reads as zeros. A path that is something other
+ * than a file is GM_INVALID. On failure nothing is left behind. */
+enum gm_status gm_newfile_open(struct gm_newfile *f, const char *path, unsigned mode,
+                               uint64_t bytes, struct gm_err *err);
+/* Writes n bytes at offset `at`. */
+enum gm_status gm_newfile_write(const struct gm_newfile *f, uint64_t at, const void *data, size_t n,
+                                struct gm_err *err);
+/* fsync, rename, fsync of the folder; closes *f in any case. Without `replace` a file that has come
+ * to stand under the name in the meantime is kept: GM_EXISTS. */
+enum gm_status gm_newfile_commit(struct gm_newfile *f, bool replace, struct gm_err *err);
+void gm_newfile_drop(struct gm_newfile *f); /* removes it; idempotent, also after the commit */
+
+/* ---- folders and paths -------------------------------------------------------------------------
+ */
 
 /* mkdir -p; `mode` for each folder made (less umask). GM_INVALID: a part is not a folder. */
 enum gm_status gm_dir_make(const char *path, unsigned mode, struct gm_err *err);

@@ -328,6 +328,55 @@ enum gm_status gm_config_from_meta(struct gm_config *cfg, const struct gm_config
     return GM_OK;
 }
 
+/* ---- by name -----------------------------------------------------------------------------------
+ */
+
+static const char short_prefix[] = "gemma3-"; /* may be left out */
+
+static bool name_fits(const struct variant *v, const char *name)
+{
+    size_t n = sizeof short_prefix - 1;
+    return strcmp(v->name, name) == 0 ||
+           (strncmp(v->name, short_prefix, n) == 0 && strcmp(v->name + n, name) == 0);
+}
+
+static enum gm_status name_unknown(const char *name, struct gm_err *err)
+{
+    char list[GM_ERR_TEXT_MAX] = "";
+    for (size_t i = 0; i < VARIANTS; i++) {
+        size_t at = strlen(list);
+        (void)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", variants[i].name);
+    }
+    return gm_fail(err, GM_NOT_FOUND, "there is no variant \"%.40s\"; known are %s", name, list);
+}
+
+enum gm_status gm_config_variant(struct gm_config *cfg, const char *name, int64_t layers,
+                                 struct gm_err *err)
+{
+    const struct variant *v = NULL;
+    struct gm_config_meta m;
+    memset(&m, 0, sizeof m);
+    memset(cfg, 0, sizeof *cfg);
+    for (size_t i = 0; i < VARIANTS && !v; i++)
+        if (name_fits(&variants[i], name))
+            v = &variants[i];
+    if (!v)
+        return name_unknown(name, err);
+    (void)snprintf(m.arch, sizeof m.arch, "gemma%d", (int)v->arch);
+    m.layers = layers > 0 ? layers : v->layers;
+    m.d_model = v->d_model;
+    m.heads = v->heads;
+    m.kv_heads = v->kv_heads;
+    m.key_len = m.value_len = v->head_dim;
+    m.d_ff = v->d_ff;
+    m.vocab = v->vocab;
+    m.window = v->window;
+    m.context = v->context;
+    m.query_scale = 1.0 / sqrt((double)v->query_dim);
+    m.rope_factor = (double)v->rope_divisor;
+    return gm_config_from_meta(cfg, &m, err);
+}
+
 /* ---- cuts ------------------------------------------------------------------------------------
  */
 

@@ -53,6 +53,12 @@ struct gm_config_meta {
 enum gm_status gm_config_from_meta(struct gm_config *cfg, const struct gm_config_meta *meta,
                                    struct gm_err *err);
 
+/* The row of a name: "gemma3-4b", or "4b" for the Gemma 3 of that size. layers > 0 gives it that
+ * many layers instead of its own: then it is a custom config with the row's other facts.
+ * GM_NOT_FOUND lists the names; GM_INVALID: more than GM_LAYERS_MAX layers. */
+enum gm_status gm_config_variant(struct gm_config *cfg, const char *name, int64_t layers,
+                                 struct gm_err *err);
+
 /* A balanced cut of the layers into n shards: first[0..n], first[0] = 0, first[n] = layers, every
  * shard has at least one layer. Costs count bytes read per token: a layer's weights, the global
  * layers' longer KV, and the output head on the last shard. GM_INVALID if n is out of 1..layers. */

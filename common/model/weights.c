@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSOR_NAME_MAX = 64, NORMS_PER_LAYER = 4, HEAD_NORMS_PER_LAYER = 2 };
+enum { TENSOR_NAME_MAX = GM_WEIGHT_NAME_MAX, NORMS_PER_LAYER = 4, HEAD_NORMS_PER_LAYER = 2 };
 
 /* Lengths that tensors are made of. */
 enum length { LEN_MODEL, LEN_Q, LEN_KV, LEN_QKV, LEN_FF, LEN_HEAD, LEN_VOCAB };
@@ -169,6 +169,40 @@ static enum gm_status bind_norm(struct binding *b, const char *name, int64_t n, 
 static void layer_name(char out[TENSOR_NAME_MAX], int32_t layer, const char *part)
 {
     (void)snprintf(out, TENSOR_NAME_MAX, "blk.%d.%s.weight", (int)layer, part);
+}
+
+bool gm_weights_want(const struct gm_config *cfg, size_t i, struct gm_weight_want *out)
+{
+    const struct norm_row *norm[NORM_ROWS];
+    size_t norms = 0, layers = (size_t)cfg->layers;
+    for (size_t k = 0; k < NORM_ROWS; k++)
+        if (cfg->qk_norm || !norm_rows[k].qk)
+            norm[norms++] = &norm_rows[k];
+    size_t in_layer = GM_MAPS + norms, at = i > 0 ? (i - 1) % in_layer : 0;
+    *out = (struct gm_weight_want){ .rows = 1, .layer = -1, .map = GM_MAPS };
+    out->cols = length_of(cfg, LEN_MODEL);
+    if (i == 0) {
+        (void)snprintf(out->name, sizeof out->name, "token_embd.weight");
+        out->rows = length_of(cfg, LEN_VOCAB);
+        return true;
+    }
+    if (i > layers * in_layer) {
+        (void)snprintf(out->name, sizeof out->name, "output_norm.weight");
+        out->norm = true;
+        return i == layers * in_layer + 1;
+    }
+    out->layer = (int32_t)((i - 1) / in_layer);
+    if (at < GM_MAPS) {
+        layer_name(out->name, out->layer, map_rows[at].name);
+        out->cols = length_of(cfg, map_rows[at].in);
+        out->rows = length_of(cfg, map_rows[at].out);
+        out->map = (int)at;
+        return true;
+    }
+    layer_name(out->name, out->layer, norm[at - GM_MAPS]->name);
+    out->cols = length_of(cfg, norm[at - GM_MAPS]->length);
+    out->norm = true;
+    return true;
 }
 
 /* Q, K and V as row ranges of one tensor. */

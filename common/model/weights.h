@@ -54,6 +54,20 @@ enum gm_status gm_weights_bind(struct gm_weights *w, const struct gm_gguf *g,
                                const struct gm_slice_spec *spec, struct gm_err *err);
 void gm_weights_close(struct gm_weights *w);
 
+/* One tensor that a model of a config has, as a file of it names and shapes it. */
+enum { GM_WEIGHT_NAME_MAX = 64 };
+struct gm_weight_want {
+    char name[GM_WEIGHT_NAME_MAX];
+    int64_t cols, rows; /* a norm has one row */
+    bool norm;
+    int32_t layer; /* -1: the embedding and the final norm */
+    int map;       /* enum gm_map_kind; GM_MAPS: none of the seven */
+};
+
+/* The i-th tensor: the embedding (tied head), each layer's maps (apart, not fused) and norms, the
+ * final norm. False behind the last one. */
+bool gm_weights_want(const struct gm_config *cfg, size_t i, struct gm_weight_want *out);
+
 /* "blk.3.attn_q.weight" part names for messages: "attn_q". */
 const char *gm_map_name(enum gm_map_kind map);
 

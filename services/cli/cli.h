@@ -248,6 +248,7 @@ int gm_cmd_session(int argc, char **argv);
 int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
+int gm_cmd_synth(int argc, char **argv);
 int gm_cmd_kill(int argc, char **argv);
 
 #endif

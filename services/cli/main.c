@@ -26,6 +26,7 @@ static const struct command commands[] = {
     { "tokenize", "text to token ids and back", gm_cmd_tokenize },
     { "score", "log-probabilities of a text", gm_cmd_score },
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
+    { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], DISTANCE_MAX = 2 };

@@ -1,7 +1,7 @@
 /* support_gguf.c - the builder, the random models and adapters declared in support_gguf.h.
  *
  * Owns:      the writing side of GGUF and safetensors, for tests only.
- * Does not:  encode weights (support_quant.c).
+ * Does not:  encode weights (kernels/quant_enc.c).
  */
 #include "tests/unit/support_gguf.h"
 
@@ -12,6 +12,7 @@
 
 #include "common/base/fs.h"
 #include "common/model/gguf_inner.h"
+#include "kernels/quant_enc.h"
 
 enum { NAME_MAX_BYTES = 128 };
 #define PART_BYTES_MAX ((size_t)1 << 30)
@@ -290,7 +291,7 @@ static void put_random(struct gm_fake *f, const char *name, enum gm_type type, i
     size_t row_bytes = gm_type_row_bytes(type, (size_t)cols);
     float *x = malloc((size_t)cols * sizeof *x);
     uint8_t *data = malloc((size_t)rows * row_bytes);
-    if (!x || !data)
+    if (!x || !data || (uint32_t)cols % gm_type_info((uint32_t)type)->block_elems != 0)
         abort();
     uint64_t state = seed;
     for (const char *p = name; *p; p++)
@@ -299,7 +300,7 @@ static void put_random(struct gm_fake *f, const char *name, enum gm_type type, i
     for (int32_t r = 0; r < rows; r++) {
         for (int32_t i = 0; i < cols; i++)
             x[i] = centre + scale * draw(&state);
-        gm_fake_encode(data + (size_t)r * row_bytes, x, type, (size_t)cols);
+        gm_quant_row(data + (size_t)r * row_bytes, x, type, (size_t)cols);
     }
     const int64_t dims[] = { cols, rows };
     gm_fake_tensor(f, name, (uint32_t)type, rows > 1 ? 2 : 1, dims, data, (size_t)rows * row_bytes);

@@ -1,8 +1,9 @@
 /* support_gguf.h - writes small model files for tests: any config, any weight types, seeded.
  *
  * Owns:      a GGUF builder (keys, tensors, any wrong thing a test wants), random models, random
- *            PEFT adapters, simple quantisers (scale from the largest value, plain rounding).
- * Does not:  check anything: a builder that runs out of memory or disk ends the test by abort().
+ *            PEFT adapters.
+ * Does not:  encode weights (kernels/quant_enc.c) or check anything: a builder that runs out of
+ *            memory or disk ends the test by abort().
  */
 #ifndef GM_TESTS_SUPPORT_GGUF_H
 #define GM_TESTS_SUPPORT_GGUF_H
@@ -74,8 +75,5 @@ void gm_fake_model(const struct gm_fake_spec *spec, const char *path);
 /* A random adapter for every map of every layer: `dir` is made, both files written, F32. */
 void gm_fake_adapter(const char *dir, const struct gm_config *cfg, int32_t rank, double alpha,
                      uint64_t seed);
-
-/* Encodes cols floats (a multiple of the block) as one row of `type`. */
-void gm_fake_encode(void *row, const float *x, enum gm_type type, size_t cols);
 
 #endif

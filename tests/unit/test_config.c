@@ -42,6 +42,33 @@ static const struct row {
     { "gemma3-27b", "gemma3", 62, 5376, 21504, 32, 16, 128, 1024, 10, true, 168, 8, 0 },
 };
 
+/* The same rows by name, whole and short. */
+static void test_names(void)
+{
+    struct gm_config c, cut;
+    struct gm_err err = GM_ERR_NONE;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const struct row *r = &rows[i];
+        bool gemma3 = strcmp(r->arch, "gemma3") == 0;
+        CU_ASSERT_EQUAL(gm_config_variant(&c, r->name, 0, &err), GM_OK);
+        CU_ASSERT_STRING_EQUAL(c.name, r->name);
+        CU_ASSERT(c.layers == r->layers && c.d_model == r->d && c.d_ff == r->ff);
+        CU_ASSERT(c.heads == r->heads && c.vocab == (gemma3 ? 262144 : 256128));
+        CU_ASSERT_EQUAL(gm_config_variant(&cut, r->name, 3, &err), GM_OK);
+        CU_ASSERT_STRING_EQUAL(cut.name, "custom");
+        CU_ASSERT(cut.layers == 3 && cut.kv_heads == r->kv && cut.window == r->window);
+        CU_ASSERT(fabs((double)cut.query_scale * sqrt(r->query) - 1.0) < 1e-6);
+        CU_ASSERT((double)cut.rope_divisor_global == r->divisor);
+        CU_ASSERT((double)cut.attn_softcap == r->softcap);
+    }
+    CU_ASSERT_EQUAL(gm_config_variant(&c, "27b", 0, &err), GM_OK); /* short: Gemma 3's */
+    CU_ASSERT_STRING_EQUAL(c.name, "gemma3-27b");
+    CU_ASSERT_EQUAL(gm_config_variant(&c, "2b", 0, &err), GM_NOT_FOUND);
+    CU_ASSERT_EQUAL(gm_config_variant(&c, "", 0, &err), GM_NOT_FOUND);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "gemma2-2b"));
+    CU_ASSERT_EQUAL(gm_config_variant(&c, "1b", GM_LAYERS_MAX + 1, &err), GM_INVALID);
+}
+
 static void test_rows(void)
 {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -216,6 +243,7 @@ int main(void)
         return 1;
     CU_pSuite suite = CU_add_suite("config", NULL, NULL);
     if (!suite || !CU_add_test(suite, "every row of the table", test_rows) ||
+        !CU_add_test(suite, "variants by name", test_names) ||
         !CU_add_test(suite, "wrong numbers are named", test_wrong_numbers) ||
         !CU_add_test(suite, "custom models", test_custom) ||
         !CU_add_test(suite, "foreign architectures", test_foreign) ||

@@ -14,6 +14,7 @@
 #include "common/base/fs.h"
 #include "common/model/gguf.h"
 #include "common/model/gguf_inner.h"
+#include "kernels/quant_enc.h"
 #include "tests/unit/support_check.h"
 #include "tests/unit/support_gguf.h"
 
@@ -125,7 +126,7 @@ static void test_types(void)
         gm_check_fill_normal(&check, x, 2 * GM_QK_K, 1.0f);
         for (int j = 0; j < 2 * GM_QK_K; j++)
             x[j] = fmaxf(-1.0f, fminf(1.0f, x[j]));
-        gm_fake_encode(row, x, types[i], 2 * GM_QK_K);
+        gm_quant_row(row, x, types[i], 2 * GM_QK_K);
         gm_dequant_row(y, row, types[i], 2 * GM_QK_K);
         for (int j = 0; j < 2 * GM_QK_K; j++)
             CU_ASSERT(fabs((double)x[j] - (double)y[j]) <= steps[i]);

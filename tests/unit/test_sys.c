@@ -363,6 +363,39 @@ static void test_files(void)
     CU_ASSERT_EQUAL(rmdir(in_root("only")), 0);
 }
 
+static void test_new_file(void)
+{
+    struct gm_err err = GM_ERR_NONE;
+    struct gm_newfile f;
+    struct gm_buf b = GM_BUF(64);
+    CU_ASSERT_EQUAL_FATAL(gm_newfile_open(&f, in_root("new"), 0600, 12, &err), GM_OK);
+    CU_ASSERT(!gm_path_exists(in_root("new")) && gm_path_exists(f.temp));
+    CU_ASSERT_EQUAL(gm_newfile_write(&f, 6, "end", 3, &err), GM_OK);
+    CU_ASSERT_EQUAL(gm_newfile_write(&f, 0, "begin", 5, &err), GM_OK);
+    CU_ASSERT_EQUAL(gm_newfile_commit(&f, false, &err), GM_OK);
+    CU_ASSERT(!gm_path_exists(f.temp));
+    CU_ASSERT_EQUAL(gm_file_read(in_root("new"), &b, &err), GM_OK);
+    CU_ASSERT(b.len == 12 && memcmp(b.data, "begin\0end\0\0\0", 12) == 0);
+    /* The name was taken in the meantime. */
+    CU_ASSERT_EQUAL_FATAL(gm_newfile_open(&f, in_root("new"), 0600, 0, &err), GM_OK);
+    CU_ASSERT_EQUAL(gm_newfile_commit(&f, false, &err), GM_EXISTS);
+    CU_ASSERT(!gm_path_exists(f.temp));
+    CU_ASSERT_EQUAL_FATAL(gm_newfile_open(&f, in_root("new"), 0600, 0, &err), GM_OK);
+    gm_newfile_drop(&f);
+    gm_newfile_drop(&f);
+    CU_ASSERT(!gm_path_exists(f.temp));
+    gm_buf_clear(&b);
+    CU_ASSERT_EQUAL(gm_file_read(in_root("new"), &b, &err), GM_OK);
+    CU_ASSERT_EQUAL(b.len, 12);
+    gm_buf_free(&b);
+    CU_ASSERT_EQUAL(gm_newfile_open(&f, in_root("big"), 0600, UINT64_C(1) << 60, &err),
+                    GM_EXHAUSTED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "GiB free"));
+    CU_ASSERT(!gm_path_exists(f.temp));
+    CU_ASSERT_EQUAL(gm_newfile_open(&f, root, 0600, 0, &err), GM_INVALID);
+    CU_ASSERT_EQUAL(gm_newfile_open(&f, "/dev/null", 0600, 0, &err), GM_INVALID);
+}
+
 static void test_paths(void)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -529,6 +562,7 @@ int main(void)
         { "limits: odd files", test_limits_odd },
         { "log", test_log },
         { "files", test_files },
+        { "new files piece by piece", test_new_file },
         { "paths", test_paths },
         { "lock", test_lock },
         { "map", test_map },
