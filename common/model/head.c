@@ -233,13 +233,13 @@ static void choose(const struct gm_kernels *k, const float *logits, int32_t voca
  * 0 where all logits are NaN, or memory for a sort or for more than STACK_SLOTS changes cannot be
  * had. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
-                    const struct gm_adjust *adjust, float temperature, const double *lse_raw,
-                    const double *lse_t, struct gm_candidates *out)
+                    const struct gm_adjust *adjust, float temperature, struct gm_candidates *out)
 {
     const float inv_t = temperature > 0.0f ? 1.0f / temperature : 1.0f;
     struct change on_stack[STACK_SLOTS];
     struct changes c = { on_stack, slots_for(adjust, vocab), logits, vocab };
-    out->lse_raw = lse_raw ? gm_head_lse(lse_raw, vocab) : gm_head_lse_of(k, logits, vocab, 1.0f);
+    out->lse_raw = out->chunks_raw ? gm_head_lse(out->chunks_raw, vocab)
+                                   : gm_head_lse_of(k, logits, vocab, 1.0f);
     if (c.slots > STACK_SLOTS)
         c.slot = malloc(c.slots * sizeof *c.slot);
     if (!c.slot) {
@@ -251,7 +251,8 @@ void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
         c.slot[i].id = NO_ID;
     if (c.slots > 0)
         apply(&c, adjust);
-    out->lse_t = c.slots == 0 && inv_t == 1.0f ? out->lse_raw : lse_changed(k, &c, lse_t, inv_t);
+    out->lse_t =
+        c.slots == 0 && inv_t == 1.0f ? out->lse_raw : lse_changed(k, &c, out->chunks_t, inv_t);
     choose(k, logits, vocab, out);
     undo(&c);
     for (int32_t i = 0; i < out->k; i++)

@@ -113,7 +113,10 @@ struct gm_adjust {             /* what changes logits before the choice, in this
 };
 
 struct gm_candidates {
-    int32_t k;      /* in: how many are wanted; out: how many there are */
+    int32_t k; /* in: how many are wanted; out: how many there are */
+    const double *chunks_raw,
+        *chunks_t;  /* in: the row's sums as gm_slice_head gave them, at 1 and at
+                       1 / temperature; NULL: computed here, the same bits */
     int32_t *ids;   /* [k], adjusted logits falling, lower id first on ties */
     float *logits;  /* [k] adjusted */
     float *raw;     /* [k] before adjustment */
@@ -122,12 +125,9 @@ struct gm_candidates {
 };
 
 /* Adjusts a copy-free: `logits` [vocab] is changed in place and restored before return (bit for
- * bit), so the caller may keep it for a second call with a larger k. temperature 0 counts as 1.
- * lse_raw, lse_t: the chunks' sums that gm_slice_head gave for this row, at 1 and at 1 /
- * temperature; NULL: computed here, with the same bits. */
+ * bit), so the caller may keep it for a second call with a larger k. temperature 0 counts as 1. */
 void gm_head_choose(const struct gm_kernels *k, float *logits, int32_t vocab,
-                    const struct gm_adjust *adjust, float temperature, const double *lse_raw,
-                    const double *lse_t, struct gm_candidates *out);
+                    const struct gm_adjust *adjust, float temperature, struct gm_candidates *out);
 
 /* The n best raw ids with their log-probabilities; lse: log sum exp of the raw logits. */
 void gm_head_logprobs(const struct gm_kernels *k, const float *logits, int32_t vocab, int32_t n,

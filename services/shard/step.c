@@ -92,7 +92,9 @@ static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t
         .banned = r->banned,
         .n_banned = r->n_banned,
     };
-    struct gm_candidates c = { .k = k, .ids = ids, .logits = logits, .raw = raw };
+    struct gm_candidates c = {
+        .k = k, .chunks_raw = lse_raw, .chunks_t = lse_t, .ids = ids, .logits = logits, .raw = raw
+    };
     int32_t *big_ids = NULL;
     float *big = NULL;
     if (k > GM_TOPK_MAX) { /* rare: the sampler could not prove its choice from fewer */
@@ -109,7 +111,7 @@ static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t
         c.logits = big;
         c.raw = big + c.k;
     }
-    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, lse_raw, lse_t, &c);
+    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, &c);
     if (r->top_n > 0)
         gm_head_logprobs(s->kernels, t->logits, vocab, r->top_n, top_ids, top_lp, c.lse_raw);
     s->out.candidates(s->out.ctx, t, pos, &c, top_ids, top_lp);

@@ -98,6 +98,8 @@ static void check_chunks(const struct gm_kernels *k, struct round *r, float temp
     int32_t ids[K_MAX];
     float values[K_MAX], raws[K_MAX];
     struct gm_candidates c = { .k = K_MAX, .ids = ids, .logits = values, .raw = raws };
+    c.chunks_raw = raw;
+    c.chunks_t = warm;
     CU_ASSERT_EQUAL(gm_head_chunks(VOCAB), CHUNKS);
     for (int i = 0; i < CHUNKS; i++) {
         const int at = i * GM_HEAD_CHUNK,
@@ -105,7 +107,7 @@ static void check_chunks(const struct gm_kernels *k, struct round *r, float temp
         raw[i] = k->logsumexp(r->row + at, (size_t)n, 1.0f);
         warm[i] = k->logsumexp(r->row + at, (size_t)n, inv_t);
     }
-    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, raw, warm, &c);
+    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, &c);
     CU_ASSERT_EQUAL(memcmp(&c.lse_raw, &want->lse_raw, sizeof c.lse_raw), 0);
     CU_ASSERT_EQUAL(memcmp(&c.lse_t, &want->lse_t, sizeof c.lse_t), 0);
     CU_ASSERT_EQUAL(memcmp(ids, want->ids, sizeof ids), 0);
@@ -122,7 +124,7 @@ static void check_round(const struct gm_kernels *k, struct round *r, float tempe
     adjust_plainly(r);
     for (int i = 0; i < VOCAB; i++)
         raw[i] = (double)r->row[i];
-    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, NULL, NULL, &c);
+    gm_head_choose(k, r->row, VOCAB, &r->a, temperature, &c);
     CU_ASSERT_EQUAL(memcmp(before, r->row, sizeof before), 0);
     check_chunks(k, r, temperature, &c);
     CU_ASSERT_EQUAL(c.k, K_MAX);
@@ -166,7 +168,7 @@ static void long_lists(void)
     }
     const struct gm_adjust a = { .repeat_penalty = 1.0f };
     struct gm_candidates c = { .k = N, .ids = ids, .logits = values, .raw = raws };
-    gm_head_choose(&gm_ref, row, N, &a, 1.0f, NULL, NULL, &c);
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &c);
     CU_ASSERT_EQUAL_FATAL(c.k, N - nans);
     for (int32_t i = 1; i < c.k; i++)
         CU_ASSERT_TRUE(values[i] < values[i - 1] ||
@@ -174,7 +176,7 @@ static void long_lists(void)
     int32_t few_ids[GM_TOPK_MAX];
     float few[GM_TOPK_MAX], few_raw[GM_TOPK_MAX];
     struct gm_candidates f = { .k = GM_TOPK_MAX, .ids = few_ids, .logits = few, .raw = few_raw };
-    gm_head_choose(&gm_ref, row, N, &a, 1.0f, NULL, NULL, &f);
+    gm_head_choose(&gm_ref, row, N, &a, 1.0f, &f);
     CU_ASSERT_EQUAL(f.k, GM_TOPK_MAX);
     CU_ASSERT_EQUAL(memcmp(few_ids, ids, sizeof few_ids), 0); /* both ways agree */
 }
@@ -198,19 +200,19 @@ static void odd_rows(void)
                            .banned = banned,
                            .n_banned = VOCAB - 3 };
     struct gm_candidates c = { .k = K_MAX, .ids = ids, .logits = values, .raw = raws };
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
     CU_ASSERT_TRUE(c.k > 3); /* forbidden tokens stay in the list, as the sampler expects */
     for (int32_t i = 3; i < c.k; i++)
         CU_ASSERT_TRUE(values[i] == -INFINITY);
     a.n_banned = VOCAB;
     c.k = K_MAX;
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
     CU_ASSERT_TRUE(c.k > 0 && values[0] == -INFINITY);
     CU_ASSERT_EQUAL(memcmp(before, row, sizeof row), 0);
     a = (struct gm_adjust){ .repeat_penalty = 1.0f };
     c.k = 1;
-    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, NULL, NULL, &c);
+    gm_head_choose(&gm_ref, row, VOCAB, &a, 1.0f, &c);
     CU_ASSERT_EQUAL(c.k, 1);
     CU_ASSERT_EQUAL(values[0], raws[0]);
 }
