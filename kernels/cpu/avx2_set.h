@@ -21,6 +21,10 @@ void gm_avx2_linear_float(float *y, size_t y_stride, const struct gm_mat *w, con
 void gm_avx2_linear_stream(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                            int32_t rows, int32_t out_begin, int32_t out_end);
 
+/* Packing of F32, F16 and BF16 weights; embed_float takes packed ones. */
+size_t gm_avx2_pack_bytes_float(enum gm_type type, int32_t rows, int32_t cols);
+void gm_avx2_pack_float(void *dst, const struct gm_mat *w, int32_t begin, int32_t end);
+void gm_avx2_embed_float(float *y, const struct gm_mat *table, int32_t id, float scale);
 size_t gm_avx2_pack_bytes(enum gm_type type, int32_t rows, int32_t cols);
 void gm_avx2_pack(void *dst, const struct gm_mat *w, int32_t begin, int32_t end);
 void gm_avx2_embed(float *y, const struct gm_mat *table, int32_t id, float scale);

@@ -13,17 +13,28 @@
 
 size_t gm_avx512_pack_bytes(enum gm_type type, int32_t rows, int32_t cols)
 {
-    return pack_bytes(type, rows, cols);
+    return pack_of(type) ? pack_bytes(type, rows, cols)
+                         : gm_avx512_pack_bytes_float(type, rows, cols);
 }
 
 void gm_avx512_pack(void *dst, const struct gm_mat *w, int32_t begin, int32_t end)
 {
-    pack(dst, w, begin, end);
+    if (pack_of(w->type)) {
+        pack_of(w->type)(dst, w, begin, end);
+    } else {
+        gm_avx512_pack_float(dst, w, begin, end);
+    }
 }
 
 void gm_avx512_embed(float *y, const struct gm_mat *table, int32_t id, float scale)
 {
-    embed(y, table, id, scale);
+    if (!table->packed) {
+        gm_ref.embed(y, table, id, scale);
+    } else if (pack_of(table->type)) {
+        embed_packed(y, table, id, scale);
+    } else {
+        gm_avx512_embed_float(y, table, id, scale);
+    }
 }
 
 #endif

@@ -26,7 +26,7 @@ static void fill_avx2(void)
     avx2.prepare = gm_avx2_prepare;
     avx2.linear = gm_avx2_linear;
     avx2.pack_bytes = gm_avx2_pack_bytes;
-    avx2.pack_id = "avx2x8-1";
+    avx2.pack_id = "avx2x8-2";
     avx2.pack = gm_avx2_pack;
     avx2.embed = gm_avx2_embed;
     avx2.rms_norm = gm_avx2_rms_norm;
@@ -50,7 +50,7 @@ static void fill_avx512(void)
     avx512.prepare = gm_avx512_prepare;
     avx512.linear = gm_avx512_linear;
     avx512.pack_bytes = gm_avx512_pack_bytes;
-    avx512.pack_id = "vnni16-1";
+    avx512.pack_id = "vnni16-2";
     avx512.pack = gm_avx512_pack;
     avx512.embed = gm_avx512_embed;
     avx512.rms_norm = gm_avx512_rms_norm;

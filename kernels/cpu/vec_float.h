@@ -1,8 +1,13 @@
 /* vec_float.h - linear() over F32, F16 and BF16 weights, for both instruction sets.
  *
- * Owns:      the tile of 4 outputs by up to 4 rows, and the order of its sums: sixteen lanes, lane
- * l takes inputs i = l (mod 16) in rising order with one fma each, then gm_vf_sum. Does not:  read
- * quantised types. Included by avx2_float.c and avx512_float.c only.
+ * Owns:      their packed layout, the kernel over it, the kernel over weights as they lie in the
+ *            file (which packs a piece at a time), and the order of the sums.
+ * Does not:  read quantised types. Included by avx2_float.c and avx512_float.c only.
+ *
+ * Order: four partial sums per output, input i goes to sum i mod 4 in rising order with one fma
+ * each; then (s0 + s1) + (s2 + s3).
+ * Layout: outputs in groups of 16, the last one padded with zeros; a group is its columns in order,
+ * a column the 16 outputs' weights; groups begin at whole cache lines.
  */
 #ifndef GM_KERNELS_CPU_VEC_FLOAT_H
 #define GM_KERNELS_CPU_VEC_FLOAT_H
@@ -10,10 +15,23 @@
 #include "kernels/cpu/vec.h"
 
 enum {
-    GM_FLOAT_OUTS = 4,
-    GM_FLOAT_ROWS = 4,
-    GM_FLOAT_FAR = 32, /* weight rows ahead that are fetched into the second-level cache */
+    GM_FLOAT_SUMS = 4,
+    GM_FLOAT_ROWS = 4,        /* rows that share one reading of a column */
+    GM_FLOAT_PIECE = 128,     /* columns packed at once from the file's layout; a multiple of 4 */
+    GM_FLOAT_PIECE_ROWS = 64, /* rows whose partial sums wait meanwhile */
+    GM_FLOAT_AHEAD = 1024,    /* bytes from what is used to what is fetched */
 };
+
+GM_INLINE size_t gm_float_size(enum gm_type t)
+{
+    return t == GM_TYPE_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+GM_INLINE size_t gm_float_group_bytes(enum gm_type t, int32_t cols)
+{
+    const size_t bytes = (size_t)cols * GM_VF * gm_float_size(t);
+    return (bytes + 63) / 64 * 64;
+}
 
 GM_INLINE gm_vf gm_weights(enum gm_type t, const uint8_t *p)
 {
@@ -27,103 +45,184 @@ GM_INLINE gm_vf gm_weights(enum gm_type t, const uint8_t *p)
     }
 }
 
-/* The last n < 16 weights of a row, zeros above. */
-GM_INLINE gm_vf gm_weights_n(enum gm_type t, const uint8_t *p, size_t n)
+/* Columns [from, from + n) of the group at output o into out. */
+static inline void gm_float_pack(uint8_t *out, const struct gm_mat *w, int32_t o, int32_t from,
+                                 int32_t n)
 {
-    uint8_t part[GM_VF * sizeof(float)] = { 0 };
-    memcpy(part, p, n * (t == GM_TYPE_F32 ? sizeof(float) : sizeof(uint16_t)));
-    return gm_weights(t, part);
+    const size_t size = gm_float_size(w->type);
+    const int32_t lanes = w->rows - o < GM_VF ? w->rows - o : GM_VF;
+    if (lanes < GM_VF) {
+        memset(out, 0, (size_t)n * GM_VF * size);
+    }
+    for (size_t lane = 0; lane < (size_t)lanes; lane++) {
+        const uint8_t *p =
+            (const uint8_t *)w->data + ((size_t)o + lane) * w->row_bytes + (size_t)from * size;
+        for (size_t i = 0; i < (size_t)n; i++) {
+            memcpy(out + (i * GM_VF + lane) * size, p + i * size, size);
+        }
+    }
 }
 
-/* What one tile works on. */
-struct gm_float_tile {
-    float *y;
-    size_t y_stride;
-    const uint8_t *w; /* first weight row */
-    size_t w_stride;
-    const uint8_t *act; /* first activation row; floats, padded with zeros to whole lanes */
-    size_t act_stride;
-    size_t cols;
+/* The partial sums of `rows` rows for one group. */
+struct gm_float_sums {
+    gm_vf s[GM_FLOAT_ROWS][GM_FLOAT_SUMS];
 };
 
-/* outs and rows are constants where this is inlined. */
-GM_INLINE void gm_float_tile(enum gm_type t, int outs, int rows, const struct gm_float_tile *f)
+/* Adds columns [0, n) of packed weights p; x[r * x_stride + i]. rows is a constant where inlined.
+ */
+GM_INLINE void gm_float_add(enum gm_type t, int rows, struct gm_float_sums *a, const uint8_t *p,
+                            const float *x, size_t x_stride, int32_t n)
 {
-    const size_t size = t == GM_TYPE_F32 ? sizeof(float) : sizeof(uint16_t);
-    gm_vf acc[GM_FLOAT_ROWS][GM_FLOAT_OUTS];
+    const size_t step = GM_VF * gm_float_size(t);
+    int32_t i = 0;
+    for (; i + GM_FLOAT_SUMS <= n; i += GM_FLOAT_SUMS, p += GM_FLOAT_SUMS * step) {
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
+        for (int k = 0; k < GM_FLOAT_SUMS; k++) {
+            _mm_prefetch((const char *)p + GM_FLOAT_AHEAD + (size_t)k * step, _MM_HINT_T0);
+            const gm_vf w = gm_weights(t, p + (size_t)k * step);
 #pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) {
-            acc[r][o] = gm_vf_zero();
+            for (int r = 0; r < rows; r++) {
+                const gm_vf v = gm_vf_set1(x[(size_t)r * x_stride + (size_t)(i + k)]);
+                a->s[r][k] = gm_vf_fma(w, v, a->s[r][k]);
+            }
         }
     }
-    for (size_t i = 0; i < f->cols; i += GM_VF) {
-        size_t left = f->cols - i;
-        gm_vf w[GM_FLOAT_OUTS];
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) {
-            const uint8_t *p = f->w + (size_t)o * f->w_stride + i * size;
-            if (rows == 1) {
-                _mm_prefetch((const char *)(p + GM_FLOAT_OUTS * f->w_stride), _MM_HINT_T0);
-                _mm_prefetch((const char *)(p + GM_FLOAT_FAR * f->w_stride), _MM_HINT_T1);
-            }
-            w[o] = left >= GM_VF ? gm_weights(t, p) : gm_weights_n(t, p, left);
-        }
-#pragma GCC unroll 4
+    for (int k = 0; i < n; i++, k++, p += step) {
+        const gm_vf w = gm_weights(t, p);
         for (int r = 0; r < rows; r++) {
-            gm_vf x = gm_vf_load(f->act + (size_t)r * f->act_stride + i * sizeof(float));
-#pragma GCC unroll 4
-            for (int o = 0; o < outs; o++) {
-                acc[r][o] = gm_vf_fma(w[o], x, acc[r][o]);
-            }
+            const gm_vf v = gm_vf_set1(x[(size_t)r * x_stride + (size_t)i]);
+            a->s[r][k] = gm_vf_fma(w, v, a->s[r][k]);
         }
     }
+}
+
+GM_INLINE gm_vf gm_float_total(const gm_vf s[GM_FLOAT_SUMS])
+{
+    return gm_vf_add(gm_vf_add(s[0], s[1]), gm_vf_add(s[2], s[3]));
+}
+
+/* What one call works on. */
+struct gm_float_call {
+    float *y;
+    size_t y_stride;
+    const float *x; /* first activation row */
+    size_t x_stride;
+    int32_t begin, end; /* outputs */
+};
+
+/* Writes outputs of the group at o that are wanted. */
+GM_INLINE void gm_float_store(const struct gm_float_call *c, int32_t row, int32_t o, gm_vf v)
+{
+    const int32_t from = c->begin > o ? c->begin - o : 0;
+    const int32_t to = c->end - o < GM_VF ? c->end - o : GM_VF;
+    float *y = c->y + (size_t)row * c->y_stride;
+    if (from == 0) {
+        gm_vf_store_n(y + o, v, (size_t)to);
+        return;
+    }
+    float part[GM_VF];
+    gm_vf_store(part, v);
+    memcpy(y + o + from, part + from, (size_t)(to - from) * sizeof(float));
+}
+
+/* rows is a constant where inlined. */
+GM_INLINE void gm_float_rows(enum gm_type t, int rows, const struct gm_float_call *c, int32_t row,
+                             int32_t o, const uint8_t *p, int32_t cols)
+{
+    struct gm_float_sums a;
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) {
-            f->y[(size_t)r * f->y_stride + (size_t)o] = gm_vf_sum(acc[r][o]);
+        for (int k = 0; k < GM_FLOAT_SUMS; k++) {
+            a.s[r][k] = gm_vf_zero();
+        }
+    }
+    gm_float_add(t, rows, &a, p, c->x + (size_t)row * c->x_stride, c->x_stride, cols);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        gm_float_store(c, row + r, o, gm_float_total(a.s[r]));
+    }
+}
+
+/* Packed weights; `most` rows at once: 4, or 1 where registers are few. */
+GM_INLINE void gm_float_packed(enum gm_type t, int most, const struct gm_float_call *c,
+                               const struct gm_mat *w, int32_t rows)
+{
+    const size_t bytes = gm_float_group_bytes(t, w->cols);
+    for (int32_t o = c->begin / GM_VF * GM_VF; o < c->end; o += GM_VF) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(o / GM_VF) * bytes;
+        int32_t r = 0;
+        for (; most == 4 && r + 4 <= rows; r += 4) {
+            gm_float_rows(t, 4, c, r, o, p, w->cols);
+        }
+        for (; r < rows; r++) {
+            gm_float_rows(t, 1, c, r, o, p, w->cols);
         }
     }
 }
 
-/* All rows for `outs` outputs; tiles of up to `most` rows (2 where registers are few). */
-GM_INLINE void gm_float_rows(enum gm_type t, int outs, int most, struct gm_float_tile f,
-                             int32_t rows)
+/* One piece of columns for one row, whose partial sums wait in `wait`. */
+GM_INLINE void gm_float_piece(enum gm_type t, float wait[GM_FLOAT_SUMS][GM_VF], const uint8_t *p,
+                              const float *x, int32_t n)
 {
-    while (rows > 0) {
-        int32_t n = rows < most ? rows : most;
-        if (n == 4) {
-            gm_float_tile(t, outs, 4, &f);
-        } else if (n >= 2) {
-            n = 2;
-            gm_float_tile(t, outs, 2, &f);
-        } else {
-            gm_float_tile(t, outs, 1, &f);
-        }
-        f.y += (size_t)n * f.y_stride;
-        f.act += (size_t)n * f.act_stride;
-        rows -= n;
+    struct gm_float_sums a;
+#pragma GCC unroll 4
+    for (int k = 0; k < GM_FLOAT_SUMS; k++) {
+        a.s[0][k] = gm_vf_load(wait[k]);
+    }
+    gm_float_add(t, 1, &a, p, x, 0, n);
+#pragma GCC unroll 4
+    for (int k = 0; k < GM_FLOAT_SUMS; k++) {
+        gm_vf_store(wait[k], a.s[0][k]);
     }
 }
 
-/* y[r][o] for o in [begin, end) of one tile description whose y and w are those of output 0. */
-GM_INLINE void gm_linear_float(enum gm_type t, int most, struct gm_float_tile f, int32_t rows,
-                               int32_t begin, int32_t end)
+/* Weights as they lie in the file: slower, the same bits. */
+GM_INLINE void gm_float_file(enum gm_type t, const struct gm_float_call *c, const struct gm_mat *w,
+                             int32_t row, int32_t rows)
 {
-    f.y += begin;
-    f.w += (size_t)begin * f.w_stride;
-    for (int32_t o = begin; o < end;) {
-        int32_t outs = end - o >= GM_FLOAT_OUTS ? GM_FLOAT_OUTS : 1;
-        if (outs == GM_FLOAT_OUTS) {
-            gm_float_rows(t, GM_FLOAT_OUTS, most, f, rows);
-        } else {
-            gm_float_rows(t, 1, most, f, rows);
+    float wait[GM_FLOAT_PIECE_ROWS][GM_FLOAT_SUMS][GM_VF];
+    uint8_t piece[GM_FLOAT_PIECE * GM_VF * sizeof(float)];
+    for (int32_t o = c->begin / GM_VF * GM_VF; o < c->end; o += GM_VF) {
+        memset(wait, 0, (size_t)rows * sizeof wait[0]);
+        for (int32_t i = 0; i < w->cols; i += GM_FLOAT_PIECE) {
+            const int32_t n = w->cols - i < GM_FLOAT_PIECE ? w->cols - i : GM_FLOAT_PIECE;
+            gm_float_pack(piece, w, o, i, n);
+            for (int32_t r = 0; r < rows; r++) {
+                gm_float_piece(t, wait[r], piece, c->x + (size_t)(row + r) * c->x_stride + i, n);
+            }
         }
-        f.y += outs;
-        f.w += (size_t)outs * f.w_stride;
-        o += outs;
+        for (int32_t r = 0; r < rows; r++) {
+            const gm_vf s[GM_FLOAT_SUMS] = { gm_vf_load(wait[r][0]), gm_vf_load(wait[r][1]),
+                                             gm_vf_load(wait[r][2]), gm_vf_load(wait[r][3]) };
+            gm_float_store(c, row + r, o, gm_float_total(s));
+        }
+    }
+}
+
+GM_INLINE void gm_linear_float(enum gm_type t, int most, const struct gm_float_call *c,
+                               const struct gm_mat *w, int32_t rows)
+{
+    if (w->packed) {
+        gm_float_packed(t, most, c, w, rows);
+        return;
+    }
+    for (int32_t r = 0; r < rows; r += GM_FLOAT_PIECE_ROWS) {
+        gm_float_file(t, c, w, r, rows - r < GM_FLOAT_PIECE_ROWS ? rows - r : GM_FLOAT_PIECE_ROWS);
+    }
+}
+
+/* y = scale * the packed output `id`. */
+static inline void gm_float_embed(float *y, const struct gm_mat *w, int32_t id, float scale)
+{
+    const size_t size = gm_float_size(w->type);
+    const uint8_t *p = (const uint8_t *)w->data +
+                       (size_t)(id / GM_VF) * gm_float_group_bytes(w->type, w->cols) +
+                       (size_t)(id % GM_VF) * size;
+    for (int32_t i = 0; i < w->cols; i++, p += GM_VF * size) {
+        float x;
+        gm_dequant_row(&x, p, w->type, 1);
+        y[i] = x * scale;
     }
 }
 
