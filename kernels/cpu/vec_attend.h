@@ -30,6 +30,12 @@ enum { GM_ATT_VECS = 4 };
 enum { GM_ATT_VECS = 1 };
 #endif
 
+/* What is constant where code is inlined: KV type, queries, vectors of one accumulator. */
+struct gm_att_shape {
+    enum gm_kv_type t;
+    int nq, nv;
+};
+
 /* One page of one kv head. */
 struct gm_att_page {
     const uint8_t *keys;
@@ -89,38 +95,38 @@ GM_INLINE gm_vf gm_att_value(enum gm_kv_type t, const struct gm_att_page *page, 
 }
 
 /* Scores of `nq` queries at places [i, i + 16 nv). */
-GM_INLINE void gm_att_score(enum gm_kv_type t, int nq, int nv, struct gm_att_tile *tile,
+GM_INLINE void gm_att_score(struct gm_att_shape k, struct gm_att_tile *tile,
                             const struct gm_att_page *page, int32_t i)
 {
     gm_vf acc[GM_ATT_Q][GM_ATT_VECS];
     const float *q[GM_ATT_Q];
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
         q[n] = tile->q[n];
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+        for (int v = 0; v < k.nv; v++) {
             acc[n][v] = gm_vf_zero();
         }
     }
     for (int32_t d = 0; d < page->dim; d++) {
         gm_vf x[GM_ATT_VECS];
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
-            x[v] = gm_att_key(t, page, d, i + v * GM_VF);
+        for (int v = 0; v < k.nv; v++) {
+            x[v] = gm_att_key(k.t, page, d, i + v * GM_VF);
         }
 #pragma GCC unroll 8
-        for (int n = 0; n < nq; n++) {
+        for (int n = 0; n < k.nq; n++) {
             gm_vf w = gm_vf_set1(q[n][d]);
 #pragma GCC unroll 8
-            for (int v = 0; v < nv; v++) {
+            for (int v = 0; v < k.nv; v++) {
                 acc[n][v] = gm_vf_fma(w, x[v], acc[n][v]);
             }
         }
     }
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+        for (int v = 0; v < k.nv; v++) {
             gm_vf_store(tile->p[n] + i + v * GM_VF, acc[n][v]);
         }
     }
@@ -218,21 +224,21 @@ GM_INLINE struct gm_att_span gm_att_span(int nq, const struct gm_att_tile *tile)
 }
 
 /* Adds the value at place i, elements [d, d + 16 nv); `ragged`: only for queries that see i. */
-GM_INLINE void gm_att_add(enum gm_kv_type t, int nq, int nv, int ragged,
-                          gm_vf acc[GM_ATT_Q][GM_ATT_VECS], const struct gm_att_tile *tile,
-                          const struct gm_att_page *page, int32_t i, int32_t d)
+GM_INLINE void gm_att_add(struct gm_att_shape k, int ragged, gm_vf acc[GM_ATT_Q][GM_ATT_VECS],
+                          const struct gm_att_tile *tile, const struct gm_att_page *page, int32_t i,
+                          int32_t d)
 {
     gm_vf x[GM_ATT_VECS];
 #pragma GCC unroll 8
-    for (int v = 0; v < nv; v++) {
-        x[v] = gm_att_value(t, page, i, d + v * GM_VF);
+    for (int v = 0; v < k.nv; v++) {
+        x[v] = gm_att_value(k.t, page, i, d + v * GM_VF);
     }
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
         if (!ragged || (i >= tile->lo[n] && i < tile->hi[n])) {
             gm_vf w = gm_vf_set1(tile->p[n][i]);
 #pragma GCC unroll 8
-            for (int v = 0; v < nv; v++) {
+            for (int v = 0; v < k.nv; v++) {
                 acc[n][v] = gm_vf_fma(w, x[v], acc[n][v]);
             }
         }
@@ -240,34 +246,34 @@ GM_INLINE void gm_att_add(enum gm_kv_type t, int nq, int nv, int ragged,
 }
 
 /* Weighted values of the page, elements [d, d + 16 nv), folded into the records. */
-GM_INLINE void gm_att_mix(enum gm_kv_type t, int nq, int nv, struct gm_att_tile *tile,
+GM_INLINE void gm_att_mix(struct gm_att_shape k, struct gm_att_tile *tile,
                           const struct gm_att_page *page, const struct gm_att_span *s, int32_t d)
 {
     gm_vf acc[GM_ATT_Q][GM_ATT_VECS];
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+        for (int v = 0; v < k.nv; v++) {
             acc[n][v] = gm_vf_zero();
         }
     }
     int32_t i = s->any_lo;
     for (; i < s->all_lo && i < s->any_hi; i++) {
-        gm_att_add(t, nq, nv, 1, acc, tile, page, i, d);
+        gm_att_add(k, 1, acc, tile, page, i, d);
     }
     for (; i < s->all_hi; i++) {
-        gm_att_add(t, nq, nv, 0, acc, tile, page, i, d);
+        gm_att_add(k, 0, acc, tile, page, i, d);
     }
     for (; i < s->any_hi; i++) {
-        gm_att_add(t, nq, nv, 1, acc, tile, page, i, d);
+        gm_att_add(k, 1, acc, tile, page, i, d);
     }
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
         float *out = tile->part[n] + GM_PART_ACC + d;
         const gm_vf old_by = gm_vf_set1(tile->old_by[n]);
         const gm_vf new_by = gm_vf_set1(tile->new_by[n]);
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+        for (int v = 0; v < k.nv; v++) {
             float *o = out + v * GM_VF;
             gm_vf sum = tile->fresh[n]
                             ? acc[n][v]
@@ -281,17 +287,19 @@ GM_INLINE void gm_att_mix(enum gm_kv_type t, int nq, int nv, struct gm_att_tile 
 GM_INLINE void gm_att_run(enum gm_kv_type t, int nq, struct gm_att_tile *tile,
                           const struct gm_att_page *page, float cap)
 {
+    const struct gm_att_shape wide = { t, nq, GM_ATT_VECS };
+    const struct gm_att_shape rest = { t, nq, GM_ATT_VECS < 2 ? GM_ATT_VECS : 2 };
     for (int32_t i = 0; i < GM_PAGE; i += GM_ATT_VECS * GM_VF) {
-        gm_att_score(t, nq, GM_ATT_VECS, tile, page, i);
+        gm_att_score(wide, tile, page, i);
     }
     gm_att_weigh(nq, tile, cap);
     const struct gm_att_span s = gm_att_span(nq, tile);
     int32_t d = 0;
     for (; d + GM_ATT_VECS * GM_VF <= page->dim; d += GM_ATT_VECS * GM_VF) {
-        gm_att_mix(t, nq, GM_ATT_VECS, tile, page, &s, d);
+        gm_att_mix(wide, tile, page, &s, d);
     }
-    if (GM_ATT_VECS > 2 && d < page->dim) {
-        gm_att_mix(t, nq, 2, tile, page, &s, d);
+    if (GM_ATT_VECS > 2 && d < page->dim) { /* a multiple of 32 */
+        gm_att_mix(rest, tile, page, &s, d);
     }
 }
 
