@@ -48,9 +48,13 @@ enum gm_kv_type { GM_KV_F32 = 0, GM_KV_BF16 = 1, GM_KV_F16 = 2, GM_KV_Q8 = 3 };
 size_t gm_kv_vec_bytes(enum gm_kv_type type, int32_t n);
 
 /* One sequence's keys and values in one layer. Page p holds positions [p*GM_PAGE, (p+1)*GM_PAGE).
- * In a page, position i's key for kv head h starts at (i*kv_heads + h) * gm_kv_vec_bytes(head_dim)
- * from `pages[p] + k_off`; its value likewise from `pages[p] + v_off`. A page left of the window is
- * NULL and must not be touched. */
+ * In a page, kv head h's keys start at `pages[p] + k_off + h * side` and its values at
+ * `pages[p] + v_off + h * side`, side = GM_PAGE * gm_kv_vec_bytes(type, head_dim). Only kernels
+ * know what lies inside a side:
+ *   keys    [head_dim][GM_PAGE]: neighbouring positions beside each other;
+ *           q8: f16 scales [head_dim/32][GM_PAGE], then int8 codes [head_dim][GM_PAGE]
+ *   values  [GM_PAGE][head_dim]; q8: head_dim/32 struct gm_q8_0 for each position
+ * A page left of the window is NULL and must not be touched. */
 struct gm_kv_view {
     uint8_t *const *pages;
     size_t k_off, v_off;
@@ -59,22 +63,48 @@ struct gm_kv_view {
     int32_t head_dim;
 };
 
-/* One query row of attention: all heads of one position. */
+/* Decodes position `pos` of one kv head: k[head_dim], v[head_dim]. Slow; for ref and for tests. */
+void gm_kv_load(const struct gm_kv_view *kv, int32_t pos, int32_t kv_head, float *k, float *v);
+
+/* Query rows of attention at neighbouring positions of one sequence. Row r stands at position
+ * pos + r and sees positions [max(0, pos + r - window + 1), pos + r]; window 0: from 0 on. */
 struct gm_attend {
-    const float *q; /* [heads][head_dim], RoPE applied and already scaled */
-    float *out;     /* [heads][head_dim] */
+    const float *q; /* [rows][heads][head_dim], RoPE applied and already scaled */
+    float *out;     /* [rows][heads][head_dim] */
     struct gm_kv_view kv;
-    int32_t heads;  /* a multiple of kv.kv_heads; head n reads kv head n/(heads/kv_heads) */
-    int32_t first;  /* first visible position (>= 0) */
-    int32_t last;   /* last visible position, included; the row's own position */
+    int32_t heads; /* a multiple of kv.kv_heads; head n reads kv head n/(heads/kv_heads) */
+    int32_t rows;  /* at least 1 */
+    int32_t pos;   /* of row 0 */
+    int32_t window;
     float softcap;  /* > 0: s = softcap * tanh(s / softcap) before softmax (Gemma 2) */
-    float *scratch; /* at least GM_ATTEND_SCRATCH(heads, last - first + 1) floats */
+    float *scratch; /* attend() alone: GM_ATTEND_SCRATCH floats for (rows, heads, kv) */
 };
-#define GM_ATTEND_SCRATCH(heads, n) ((size_t)(heads) * (((size_t)(n) + 63) / 64 * 64 + 64))
+
+/* The first page that row `row` sees any position of, and the last. */
+static inline int32_t gm_attend_first_page(const struct gm_attend *a, int32_t row)
+{
+    const int32_t at = a->pos + row;
+    return a->window > 0 && at >= a->window ? (at - a->window + 1) / GM_PAGE : 0;
+}
+static inline int32_t gm_attend_last_page(const struct gm_attend *a, int32_t row)
+{
+    return (a->pos + row) / GM_PAGE;
+}
+
+/* What one page gives one query: the largest score m, the sum l of exp(score - m), and with those
+ * weights the sum of the values: [m, l, unused .., acc[head_dim]]. The parts of one kv head of
+ * `rows` rows lie as [page][row][head of the group], pages counted from row 0's first. */
+enum { GM_PART_ACC = 16 }; /* floats before acc: keeps it on a cache line */
+#define GM_PART_FLOATS(head_dim) ((size_t)(head_dim) + GM_PART_ACC)
+
+/* Room of attend(): a part for each query of the group and one page's keys and values as floats. */
+#define GM_ATTEND_SCRATCH(rows, group, head_dim)                                                   \
+    ((size_t)(rows) * (size_t)(group)*GM_PART_FLOATS(head_dim) +                                   \
+     2 * (size_t)GM_PAGE * (size_t)(head_dim))
 
 /* What a kernel set says of itself; `id` enters the numerics id. */
 struct gm_kernels {
-    const char *id; /* "ref-1", "avx2-1", "avx512vnni-1": changes whenever any result's bits may */
+    const char *id; /* "ref-1", "avx2-2", "avx512vnni-2": changes whenever any result's bits may */
 
     /* Bytes of one prepared activation row of `cols` inputs; a multiple of 64. */
     size_t (*act_bytes)(int32_t cols);
@@ -121,11 +151,26 @@ struct gm_kernels {
      * a = x[i], b = x[i+half]: x[i] = (a cos - b sin) scale, x[i+half] = (b cos + a sin) scale. */
     void (*rope)(float *x, const float *cs, int32_t heads, int32_t head_dim, float scale);
 
-    /* Stores n floats (a multiple of 32) at dst in the KV type. */
-    void (*kv_store)(void *dst, const float *x, int32_t n, enum gm_kv_type type);
+    /* Stores position `pos` of all kv heads, k and v [kv_heads][head_dim], in the view's type. */
+    void (*kv_store)(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v);
 
-    /* Softmax attention of one query row. ref: two passes, double sums, order of positions. */
-    void (*attend)(const struct gm_attend *a);
+    /* Softmax attention of all rows for the query heads of one kv head. The order of every sum is
+     * a function of the row's position and window alone:
+     *   score  over dimensions in rising order; then the soft cap
+     *   page   m = largest visible score of the page, l = the sum of exp(score - m) over its 64
+     *          places by halves, acc[d] over visible positions in rising order
+     *   row    pages from left to right: m' = max(m, m_p), f = exp(m - m'), g = exp(m_p - m'),
+     *          l = l f + l_p g, acc = acc f + acc_p g; at the end out = acc / l
+     * so one call for many rows, one call a row, and attend_part() + attend_join() give the same
+     * bits. A NaN in what a query sees reaches its output. ref: two passes, double sums. */
+    void (*attend)(const struct gm_attend *a, int32_t kv_head);
+
+    /* The same in two steps, for threads that share a row. attend_part() writes what page `page`
+     * gives to every row that sees it, at its place in `parts` (laid out as said above; what form a
+     * part has inside is the set's own matter). attend_join() then writes row `row`'s output. */
+    void (*attend_part)(const struct gm_attend *a, int32_t kv_head, int32_t page, float *parts);
+    void (*attend_join)(const struct gm_attend *a, int32_t kv_head, int32_t row,
+                        const float *parts);
 
     /* y[i] = gelu_tanh(gate[i]) * up[i]; y may be gate or up.
      * gelu_tanh(z) = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))). */

@@ -118,8 +118,9 @@ void gm_kernels_print(const struct gm_kernels *k, struct _IO_FILE *out)
     } rows[] = {
         ENTRY(act_bytes), ENTRY(prepare),      ENTRY(linear),      ENTRY(embed),
         ENTRY(rms_norm),  ENTRY(rms_norm_add), ENTRY(rope_angles), ENTRY(rope),
-        ENTRY(kv_store),  ENTRY(attend),       ENTRY(gelu_mul),    ENTRY(axpy),
-        ENTRY(softcap),   ENTRY(logsumexp),    ENTRY(top_k),       ENTRY(all_finite),
+        ENTRY(kv_store),  ENTRY(attend),       ENTRY(attend_part), ENTRY(attend_join),
+        ENTRY(gelu_mul),  ENTRY(axpy),         ENTRY(softcap),     ENTRY(logsumexp),
+        ENTRY(top_k),     ENTRY(all_finite),
     };
 #undef ENTRY
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

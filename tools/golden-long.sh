@@ -26,7 +26,7 @@ failed=0
 for name in "${cases[@]}"; do
     start=$SECONDS
     "${compare[@]}" ids "$name" >"$GEMLINE_HOME/ids"
-    if build/bin/gemline score --adapter none --context "$CONTEXT" --kv-tokens "$CONTEXT" \
+    if build/bin/gemline score --adapter none --kv f32 --context "$CONTEXT" --kv-tokens "$CONTEXT" \
         --tokens --top 20 --json --every "$EVERY" "$GEMLINE_HOME/ids" >"$GEMLINE_HOME/line" &&
         "${compare[@]}" exact "$name" "$EVERY" <"$GEMLINE_HOME/line"; then
         echo "$name: ok ($((SECONDS - start)) s)"

@@ -13,9 +13,22 @@
 #include "common/model/model.h"
 
 enum {
-    GM_JOINT_MAX = 3,      /* linear maps of one region: q, k, v */
-    GM_NUMERICS_MAX = 120, /* bytes of the numerics text */
-    GM_OUT_GRAIN = 16,     /* outputs a thread takes at the least */
+    GM_JOINT_MAX = 3,       /* linear maps of one region: q, k, v */
+    GM_NUMERICS_MAX = 120,  /* bytes of the numerics text */
+    GM_OUT_GRAIN = 16,      /* outputs a thread takes at the least */
+    GM_ATTN_TILE_ROWS = 24, /* most rows of one sequence attended to in one call */
+};
+
+#define GM_ATTN_PARTS_BYTES_MAX ((uint64_t)16 << 20) /* of scratch.parts */
+
+/* Rows [row, row + rows) of the batch, all of one span, as attention takes them in one go. */
+struct gm_attn_job {
+    int32_t span;
+    int32_t row, rows;
+    int32_t page, pages; /* those that any of the rows sees */
+    int32_t unit;        /* its first unit of work, see attn.c */
+    bool split;          /* page by page, through parts */
+    size_t part;         /* its first float in scratch.parts */
 };
 
 /* What a step writes besides the hidden rows; the caller of the pool never allocates. */
@@ -32,9 +45,12 @@ struct gm_scratch {
     float *head;   /* [threads][GM_HEAD_ROWS_MAX][GM_HEAD_CHUNK] logits; NULL without a head */
     float *attend; /* [threads][attend_floats] */
     size_t attend_floats;
-    int32_t *pos;          /* [rows] */
-    int32_t *span;         /* [rows] index of the row's span */
-    uint8_t *bad;          /* [rows] not finite */
+    float *parts; /* [parts_floats] of rows whose pages several threads share */
+    size_t parts_floats;
+    struct gm_attn_job *jobs; /* [rows] */
+    int32_t *pos;             /* [rows] */
+    int32_t *span;            /* [rows] index of the row's span */
+    uint8_t *bad;             /* [rows] not finite */
     float *lora_t;         /* [joint][rows][rank_max]; NULL without an adapter, as the next two */
     uint8_t *lora_act;     /* [joint][rows] of act_bytes(rank_max) */
     size_t lora_act_bytes; /* of one row */

@@ -45,7 +45,7 @@ void gm_slice_close(struct gm_slice **slice);
 
 const struct gm_config *gm_slice_config(const struct gm_slice *slice);
 struct gm_kv *gm_slice_kv(struct gm_slice *slice);
-/* "avx512vnni-1/f32/5d1c.../a3f0...": kernel set, KV type, weights, adapter. */
+/* "avx512vnni-2/bf16/5d1c.../a3f0...": kernel set, KV type, weights, adapter. */
 const char *gm_slice_numerics(const struct gm_slice *slice);
 
 /* A run of consecutive positions of one sequence inside a batch. gm_kv_extend() was called for it:

@@ -77,6 +77,18 @@ struct part {
     uint64_t bytes;
 };
 
+/* Room for the parts of every row of a step at the end of the longest sequence, up to the limit; a
+ * single thread shares nothing. */
+static uint64_t parts_floats(const struct gm_slice *s, int threads)
+{
+    const struct gm_config *c = &s->w.cfg;
+    const uint64_t pages = (uint64_t)(s->context - 1) / GM_PAGE + 1;
+    const uint64_t page = (uint64_t)c->heads * GM_PART_FLOATS(c->head_dim); /* of one row */
+    const uint64_t most_pages = GM_ATTN_PARTS_BYTES_MAX / sizeof(float) / page;
+    const uint64_t want = pages * (uint64_t)s->rows_max;
+    return threads > 1 ? page * (want < most_pages ? want : most_pages) : 0;
+}
+
 /* Sizes by the shapes in exec.h; *n parts. */
 static void scratch_parts(struct gm_slice *s, int threads, struct part *part, int *n)
 {
@@ -91,7 +103,8 @@ static void scratch_parts(struct gm_slice *s, int threads, struct part *part, in
     const uint64_t rank = s->lora ? (uint64_t)s->lora->rank_max : 0;
     const size_t act = most(most(s->k->act_bytes(c->d_model), s->k->act_bytes(c->d_ff)),
                             s->k->act_bytes(c->heads * c->head_dim));
-    x->attend_floats = GM_ATTEND_SCRATCH(c->heads, s->context);
+    x->attend_floats = GM_ATTEND_SCRATCH(GM_ATTN_TILE_ROWS, c->heads / c->kv_heads, c->head_dim);
+    x->parts_floats = (size_t)parts_floats(s, threads);
     x->lora_act_bytes = 0;
     for (uint64_t r = 1; r <= rank; r++)
         x->lora_act_bytes = most(x->lora_act_bytes, s->k->act_bytes((int32_t)r));
@@ -110,6 +123,8 @@ static void scratch_parts(struct gm_slice *s, int threads, struct part *part, in
         { &x->head,
           s->w.final_norm ? (uint64_t)threads * GM_HEAD_ROWS_MAX * GM_HEAD_CHUNK * f : 0 },
         { &x->attend, (uint64_t)threads * x->attend_floats * f },
+        { &x->parts, x->parts_floats * f },
+        { &x->jobs, rows * sizeof *x->jobs },
         { &x->pos, rows * sizeof(int32_t) },
         { &x->span, rows * sizeof(int32_t) },
         { &x->bad, rows },

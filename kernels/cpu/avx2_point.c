@@ -37,9 +37,9 @@ void gm_avx2_rope(float *x, const float *cs, int32_t heads, int32_t head_dim, fl
     gm_vec_rope(x, cs, heads, head_dim, scale);
 }
 
-void gm_avx2_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type)
+void gm_avx2_kv_store(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v)
 {
-    gm_vec_kv_store(dst, x, n, type);
+    gm_vec_kv_store(kv, pos, k, v);
 }
 
 void gm_avx2_gelu_mul(float *y, const float *gate, const float *up, size_t n)

@@ -33,8 +33,11 @@ void gm_avx512_rms_norm(float *y, const float *x, const float *w, int32_t rows, 
 void gm_avx512_rms_norm_add(float *h, const float *x, const float *w, int32_t rows, int32_t dim,
                             float eps);
 void gm_avx512_rope(float *x, const float *cs, int32_t heads, int32_t head_dim, float scale);
-void gm_avx512_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type);
-void gm_avx512_attend(const struct gm_attend *a);
+void gm_avx512_kv_store(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v);
+void gm_avx512_attend(const struct gm_attend *a, int32_t kv_head);
+void gm_avx512_attend_part(const struct gm_attend *a, int32_t kv_head, int32_t page, float *parts);
+void gm_avx512_attend_join(const struct gm_attend *a, int32_t kv_head, int32_t row,
+                           const float *parts);
 void gm_avx512_gelu_mul(float *y, const float *gate, const float *up, size_t n);
 void gm_avx512_axpy(float *y, const float *x, float scale, size_t n);
 void gm_avx512_softcap(float *x, float cap, size_t n);

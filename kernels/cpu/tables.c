@@ -21,7 +21,7 @@ static pthread_once_t avx512_once = PTHREAD_ONCE_INIT;
 static void fill_avx2(void)
 {
     avx2 = gm_ref;
-    avx2.id = "avx2-1";
+    avx2.id = "avx2-2";
     avx2.act_bytes = gm_avx2_act_bytes;
     avx2.prepare = gm_avx2_prepare;
     avx2.linear = gm_avx2_linear;
@@ -34,6 +34,8 @@ static void fill_avx2(void)
     avx2.rope = gm_avx2_rope;
     avx2.kv_store = gm_avx2_kv_store;
     avx2.attend = gm_avx2_attend;
+    avx2.attend_part = gm_avx2_attend_part;
+    avx2.attend_join = gm_avx2_attend_join;
     avx2.gelu_mul = gm_avx2_gelu_mul;
     avx2.axpy = gm_avx2_axpy;
     avx2.softcap = gm_avx2_softcap;
@@ -45,7 +47,7 @@ static void fill_avx2(void)
 static void fill_avx512(void)
 {
     avx512 = gm_ref;
-    avx512.id = "avx512vnni-1";
+    avx512.id = "avx512vnni-2";
     avx512.act_bytes = gm_avx512_act_bytes;
     avx512.prepare = gm_avx512_prepare;
     avx512.linear = gm_avx512_linear;
@@ -58,6 +60,8 @@ static void fill_avx512(void)
     avx512.rope = gm_avx512_rope;
     avx512.kv_store = gm_avx512_kv_store;
     avx512.attend = gm_avx512_attend;
+    avx512.attend_part = gm_avx512_attend_part;
+    avx512.attend_join = gm_avx512_attend_join;
     avx512.gelu_mul = gm_avx512_gelu_mul;
     avx512.axpy = gm_avx512_axpy;
     avx512.softcap = gm_avx512_softcap;

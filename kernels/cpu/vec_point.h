@@ -92,27 +92,57 @@ GM_INLINE void gm_vec_rope(float *x, const float *cs, int32_t heads, int32_t hea
     }
 }
 
-/* All but Q8, whose rounding is gm_ref's. */
-GM_INLINE void gm_vec_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type)
+/* Stores `n` 16-bit codes at one position of a page of keys: GM_PAGE codes between neighbours. */
+GM_INLINE void gm_scatter_u16(uint8_t *dst, const uint16_t *x, int32_t n)
 {
-    uint8_t *out = dst;
-    switch (type) {
-    case GM_KV_F32:
-        memcpy(out, x, (size_t)n * sizeof *x);
-        break;
-    case GM_KV_F16:
-        for (int32_t i = 0; i < n; i += GM_VF) {
-            gm_vf_to_f16(out + 2 * (size_t)i, gm_vf_load(x + i));
+    for (int32_t i = 0; i < n; i++, dst += GM_PAGE * sizeof *x) {
+        memcpy(dst, x + i, sizeof *x);
+    }
+}
+
+/* One kv head at position `pos` of F32, BF16 or F16 pages; key and value at the page's sides. */
+GM_INLINE void gm_vec_store_head(enum gm_kv_type t, uint8_t *key, uint8_t *value, const float *k,
+                                 const float *v, int32_t dim)
+{
+    if (t == GM_KV_F32) {
+        for (int32_t i = 0; i < dim; i++, key += GM_PAGE * sizeof *k) {
+            memcpy(key, k + i, sizeof *k);
         }
-        break;
-    case GM_KV_BF16:
-        for (int32_t i = 0; i < n; i += GM_VF) {
-            gm_vf_to_bf16(out + 2 * (size_t)i, gm_vf_load(x + i));
+        memcpy(value, v, (size_t)dim * sizeof *v);
+        return;
+    }
+    uint16_t code[GM_HEAD_DIM_MAX];
+    for (int32_t i = 0; i < dim; i += GM_VF) {
+        if (t == GM_KV_BF16) {
+            gm_vf_to_bf16(code + i, gm_vf_load(k + i));
+            gm_vf_to_bf16(value + 2 * (size_t)i, gm_vf_load(v + i));
+        } else {
+            gm_vf_to_f16(code + i, gm_vf_load(k + i));
+            gm_vf_to_f16(value + 2 * (size_t)i, gm_vf_load(v + i));
         }
-        break;
-    case GM_KV_Q8:
-        gm_ref.kv_store(dst, x, n, type);
-        break;
+    }
+    gm_scatter_u16(key, code, dim);
+}
+
+/* All but Q8, whose rounding is gm_ref's. */
+GM_INLINE void gm_vec_kv_store(const struct gm_kv_view *kv, int32_t pos, const float *k,
+                               const float *v)
+{
+    if (kv->type == GM_KV_Q8) {
+        gm_ref.kv_store(kv, pos, k, v);
+        return;
+    }
+    const size_t vec = gm_kv_vec_bytes(kv->type, kv->head_dim);
+    const size_t at = (size_t)(pos % GM_PAGE);
+    uint8_t *page = kv->pages[pos / GM_PAGE];
+    uint8_t *key = page + kv->k_off + at * (kv->type == GM_KV_F32 ? 4 : 2);
+    uint8_t *value = page + kv->v_off + at * vec;
+    for (int32_t h = 0; h < kv->kv_heads; h++) {
+        gm_vec_store_head(kv->type, key, value, k, v, kv->head_dim);
+        key += GM_PAGE * vec;
+        value += GM_PAGE * vec;
+        k += kv->head_dim;
+        v += kv->head_dim;
     }
 }
 

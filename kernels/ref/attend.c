@@ -1,11 +1,11 @@
 /* attend.c - reference attention over paged keys and values, and how they are stored.
  *
- * Owns:      kv_store and attend: softmax(q k / softcap) v for one query row, all heads.
+ * Owns:      kv_store, gm_kv_load and attend: softmax(q k / softcap) v for rows of queries.
  * Does not:  own pages or choose the window (common/model) or scale q (rope does).
  * Order:     first pass: the largest score; second pass: exp(score - largest) and the weighted
  *            values, both added in rising position, in double. Scores are computed again in the
- *            second pass rather than stored, so nothing is rounded to float before the end and
- *            `scratch` is not used.
+ *            second pass rather than stored, so nothing is rounded to float before the end.
+ *            A part holds nothing: attend_join computes the row, so it has attend's bits.
  */
 #include "kernels/fmath.h"
 #include "kernels/ref/ref.h"
@@ -16,7 +16,7 @@ enum { TILE = 8 }; /* query heads that share one decoding of a key */
 
 /* One block of 32: d = amax/127 as f16 (at most the largest f16), q = x/d to nearest, half to
  * even, within +-127. A block with a NaN or an infinity gets such a d and decodes to NaN. */
-static void store_q8_block(uint8_t *dst, const float *x)
+static struct gm_q8_0 q8_block(const float *x)
 {
     struct gm_q8_0 block = { 0, { 0 } };
     float amax = 0.0f;
@@ -38,29 +38,14 @@ static void store_q8_block(uint8_t *dst, const float *x)
             block.qs[j] = (int8_t)((q + GM_FM_ROUND) - GM_FM_ROUND);
         }
     }
-    memcpy(dst, &block, sizeof block);
+    return block;
 }
 
-void gm_ref_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type)
+/* Where the keys (offset k_off) or values (v_off) of one kv head start in the page of `pos`. */
+static uint8_t *side_of(const struct gm_kv_view *kv, size_t offset, int32_t pos, int32_t kv_head)
 {
-    uint8_t *out = dst;
-    switch (type) {
-    case GM_KV_F32:
-        if (n > 0)
-            memcpy(out, x, (size_t)n * sizeof *x);
-        break;
-    case GM_KV_BF16:
-    case GM_KV_F16:
-        for (int32_t i = 0; i < n; i++) {
-            uint16_t h = type == GM_KV_F16 ? gm_f32_to_f16(x[i]) : gm_f32_to_bf16(x[i]);
-            memcpy(out + (size_t)i * sizeof h, &h, sizeof h);
-        }
-        break;
-    case GM_KV_Q8:
-        for (int32_t i = 0; i + GM_QK <= n; i += GM_QK)
-            store_q8_block(out + (size_t)(i / GM_QK) * sizeof(struct gm_q8_0), x + i);
-        break;
-    }
+    const size_t side = GM_PAGE * gm_kv_vec_bytes(kv->type, kv->head_dim);
+    return kv->pages[pos / GM_PAGE] + offset + (size_t)kv_head * side;
 }
 
 static const enum gm_type stored_as[] = {
@@ -70,16 +55,92 @@ static const enum gm_type stored_as[] = {
     [GM_KV_Q8] = GM_TYPE_Q8_0,
 };
 
-/* Decodes one stored vector (offset k_off or v_off) of position `pos` and kv head `head`. */
-static void load(double *out, const struct gm_kv_view *kv, size_t offset, int32_t pos, int32_t head)
+/* Bytes of a stored element that is no block. */
+static size_t elem_bytes(enum gm_kv_type type)
 {
-    float x[GM_HEAD_DIM_MAX];
-    size_t slot = (size_t)(pos % GM_PAGE) * (size_t)kv->kv_heads + (size_t)head;
-    const uint8_t *page = kv->pages[pos / GM_PAGE] + offset;
-    gm_dequant_row(x, page + slot * gm_kv_vec_bytes(kv->type, kv->head_dim), stored_as[kv->type],
-                   (size_t)kv->head_dim);
-    for (int32_t i = 0; i < kv->head_dim; i++)
-        out[i] = (double)x[i];
+    return type == GM_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+/* One element in F32, BF16 or F16. */
+static void put_elem(uint8_t *dst, float x, enum gm_kv_type type)
+{
+    if (type == GM_KV_F32) {
+        memcpy(dst, &x, sizeof x);
+        return;
+    }
+    uint16_t h = type == GM_KV_F16 ? gm_f32_to_f16(x) : gm_f32_to_bf16(x);
+    memcpy(dst, &h, sizeof h);
+}
+
+/* Place `at` of a page's keys and values gets k[dim], v[dim]. */
+static void store_plain(uint8_t *keys, uint8_t *values, int32_t at, const float *k, const float *v,
+                        int32_t dim, enum gm_kv_type type)
+{
+    const size_t bytes = elem_bytes(type);
+    for (int32_t i = 0; i < dim; i++) {
+        put_elem(keys + (size_t)(i * GM_PAGE + at) * bytes, k[i], type);
+        put_elem(values + (size_t)(at * dim + i) * bytes, v[i], type);
+    }
+}
+
+static void store_q8(uint8_t *keys, uint8_t *values, int32_t at, const float *k, const float *v,
+                     int32_t dim)
+{
+    const int32_t blocks = dim / GM_QK;
+    uint8_t *codes = keys + (size_t)(blocks * GM_PAGE) * sizeof(uint16_t);
+    for (int32_t b = 0; b < blocks; b++) {
+        struct gm_q8_0 block = q8_block(k + (size_t)b * GM_QK);
+        memcpy(keys + (size_t)(b * GM_PAGE + at) * sizeof block.d, &block.d, sizeof block.d);
+        for (int32_t j = 0; j < GM_QK; j++)
+            codes[(b * GM_QK + j) * GM_PAGE + at] = (uint8_t)block.qs[j];
+        block = q8_block(v + (size_t)b * GM_QK);
+        memcpy(values + (size_t)(at * blocks + b) * sizeof block, &block, sizeof block);
+    }
+}
+
+void gm_ref_kv_store(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v)
+{
+    const int32_t dim = kv->head_dim, at = pos % GM_PAGE;
+    for (int32_t h = 0; h < kv->kv_heads; h++, k += dim, v += dim) {
+        uint8_t *keys = side_of(kv, kv->k_off, pos, h);
+        uint8_t *values = side_of(kv, kv->v_off, pos, h);
+        if (kv->type == GM_KV_Q8)
+            store_q8(keys, values, at, k, v, dim);
+        else
+            store_plain(keys, values, at, k, v, dim, kv->type);
+    }
+}
+
+/* The key of place `at`, brought together into a row that gm_dequant_row reads. */
+static void gather_key(uint8_t *row, const uint8_t *keys, int32_t at, int32_t dim,
+                       enum gm_kv_type type)
+{
+    if (type != GM_KV_Q8) {
+        const size_t bytes = elem_bytes(type);
+        for (int32_t i = 0; i < dim; i++)
+            memcpy(row + (size_t)i * bytes, keys + (size_t)(i * GM_PAGE + at) * bytes, bytes);
+        return;
+    }
+    const uint8_t *codes = keys + (size_t)(dim / GM_QK * GM_PAGE) * sizeof(uint16_t);
+    for (int32_t b = 0; b < dim / GM_QK; b++) {
+        struct gm_q8_0 block;
+        memcpy(&block.d, keys + (size_t)(b * GM_PAGE + at) * sizeof block.d, sizeof block.d);
+        for (int32_t j = 0; j < GM_QK; j++)
+            block.qs[j] = (int8_t)codes[(b * GM_QK + j) * GM_PAGE + at];
+        memcpy(row + (size_t)b * sizeof block, &block, sizeof block);
+    }
+}
+
+void gm_kv_load(const struct gm_kv_view *kv, int32_t pos, int32_t kv_head, float *k, float *v)
+{
+    uint8_t row[GM_HEAD_DIM_MAX * sizeof(float)];
+    const int32_t at = pos % GM_PAGE;
+    const size_t dim = (size_t)kv->head_dim;
+    const uint8_t *value =
+        side_of(kv, kv->v_off, pos, kv_head) + (size_t)at * gm_kv_vec_bytes(kv->type, kv->head_dim);
+    gather_key(row, side_of(kv, kv->k_off, pos, kv_head), at, kv->head_dim, kv->type);
+    gm_dequant_row(k, row, stored_as[kv->type], dim);
+    gm_dequant_row(v, value, stored_as[kv->type], dim);
 }
 
 /* Up to TILE query heads that read one kv head. */
@@ -90,6 +151,11 @@ struct tile {
     double weight[TILE]; /* sum of exp(score - largest) */
 };
 
+/* The positions a row sees. */
+struct range {
+    int32_t first, last;
+};
+
 static double score_of(const double *q, const double *key, int32_t head_dim, double softcap)
 {
     struct gm_ref_sum sum = { { 0.0 } };
@@ -98,13 +164,25 @@ static double score_of(const double *q, const double *key, int32_t head_dim, dou
     return softcap > 0.0 ? softcap * gm_tanh(score / softcap) : score;
 }
 
-static void find_largest(struct tile *t, const struct gm_attend *a, int32_t kv_head, int32_t count)
+static void load(const struct gm_kv_view *kv, int32_t pos, int32_t kv_head, double *key,
+                 double *value)
 {
-    double key[GM_HEAD_DIM_MAX];
+    float k[GM_HEAD_DIM_MAX], v[GM_HEAD_DIM_MAX];
+    gm_kv_load(kv, pos, kv_head, k, v);
+    for (int32_t i = 0; i < kv->head_dim; i++) {
+        key[i] = (double)k[i];
+        value[i] = (double)v[i];
+    }
+}
+
+static void find_largest(struct tile *t, const struct gm_attend *a, struct range seen,
+                         int32_t kv_head, int32_t count)
+{
+    double key[GM_HEAD_DIM_MAX], value[GM_HEAD_DIM_MAX];
     for (int32_t n = 0; n < count; n++)
         t->largest[n] = -GM_FM_INF;
-    for (int32_t pos = a->first; pos <= a->last; pos++) {
-        load(key, &a->kv, a->kv.k_off, pos, kv_head);
+    for (int32_t pos = seen.first; pos <= seen.last; pos++) {
+        load(&a->kv, pos, kv_head, key, value);
         for (int32_t n = 0; n < count; n++) {
             double s = score_of(t->q[n], key, a->kv.head_dim, (double)a->softcap);
             t->largest[n] = s > t->largest[n] || s != s ? s : t->largest[n];
@@ -112,15 +190,15 @@ static void find_largest(struct tile *t, const struct gm_attend *a, int32_t kv_h
     }
 }
 
-static void weigh_values(struct tile *t, const struct gm_attend *a, int32_t kv_head, int32_t count)
+static void weigh_values(struct tile *t, const struct gm_attend *a, struct range seen,
+                         int32_t kv_head, int32_t count)
 {
     double key[GM_HEAD_DIM_MAX], value[GM_HEAD_DIM_MAX];
     const int32_t dim = a->kv.head_dim;
     memset(t->out, 0, sizeof t->out);
     memset(t->weight, 0, sizeof t->weight);
-    for (int32_t pos = a->first; pos <= a->last; pos++) {
-        load(key, &a->kv, a->kv.k_off, pos, kv_head);
-        load(value, &a->kv, a->kv.v_off, pos, kv_head);
+    for (int32_t pos = seen.first; pos <= seen.last; pos++) {
+        load(&a->kv, pos, kv_head, key, value);
         for (int32_t n = 0; n < count; n++) {
             double s = score_of(t->q[n], key, dim, (double)a->softcap);
             double e = gm_exp(s - t->largest[n]);
@@ -132,27 +210,44 @@ static void weigh_values(struct tile *t, const struct gm_attend *a, int32_t kv_h
     }
 }
 
-void gm_ref_attend(const struct gm_attend *a)
+static void attend_row(const struct gm_attend *a, int32_t kv_head, int32_t row)
 {
-    const int32_t dim = a->kv.head_dim;
-    if (a->last < a->first)
-        return;
-    const int32_t group = a->heads / a->kv.kv_heads;
+    const int32_t dim = a->kv.head_dim, group = a->heads / a->kv.kv_heads;
+    const int32_t at = a->pos + row;
+    const struct range seen = { a->window > 0 && at >= a->window ? at - a->window + 1 : 0, at };
     struct tile t;
-    for (int32_t head = 0; head < a->heads;) {
-        int32_t kv_head = head / group;
-        int32_t left = (kv_head + 1) * group - head;
-        int32_t count = left < TILE ? left : TILE;
-        const float *q = a->q + (size_t)head * (size_t)dim;
-        float *out = a->out + (size_t)head * (size_t)dim;
+    for (int32_t first = 0; first < group; first += TILE) {
+        const int32_t count = group - first < TILE ? group - first : TILE;
+        const size_t head = (size_t)row * (size_t)a->heads + (size_t)(kv_head * group + first);
+        const float *q = a->q + head * (size_t)dim;
+        float *out = a->out + head * (size_t)dim;
         for (int32_t n = 0; n < count; n++)
             for (int32_t i = 0; i < dim; i++)
                 t.q[n][i] = (double)q[n * dim + i];
-        find_largest(&t, a, kv_head, count);
-        weigh_values(&t, a, kv_head, count);
+        find_largest(&t, a, seen, kv_head, count);
+        weigh_values(&t, a, seen, kv_head, count);
         for (int32_t n = 0; n < count; n++)
             for (int32_t i = 0; i < dim; i++)
                 out[n * dim + i] = (float)(t.out[n][i] / t.weight[n]);
-        head += count;
     }
+}
+
+void gm_ref_attend(const struct gm_attend *a, int32_t kv_head)
+{
+    for (int32_t row = 0; row < a->rows; row++)
+        attend_row(a, kv_head, row);
+}
+
+void gm_ref_attend_part(const struct gm_attend *a, int32_t kv_head, int32_t page, float *parts)
+{
+    (void)a;
+    (void)kv_head;
+    (void)page;
+    (void)parts;
+}
+
+void gm_ref_attend_join(const struct gm_attend *a, int32_t kv_head, int32_t row, const float *parts)
+{
+    (void)parts;
+    attend_row(a, kv_head, row);
 }

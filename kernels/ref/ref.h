@@ -69,8 +69,11 @@ void gm_ref_axpy(float *y, const float *x, float scale, size_t n);
 void gm_ref_softcap(float *x, float cap, size_t n);
 int gm_ref_all_finite(const float *x, size_t n);
 
-void gm_ref_kv_store(void *dst, const float *x, int32_t n, enum gm_kv_type type);
-void gm_ref_attend(const struct gm_attend *a);
+void gm_ref_kv_store(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v);
+void gm_ref_attend(const struct gm_attend *a, int32_t kv_head);
+void gm_ref_attend_part(const struct gm_attend *a, int32_t kv_head, int32_t page, float *parts);
+void gm_ref_attend_join(const struct gm_attend *a, int32_t kv_head, int32_t row,
+                        const float *parts);
 
 double gm_ref_logsumexp(const float *x, size_t n, float inv_t);
 int32_t gm_ref_top_k(int32_t *ids, float *values, const float *x, int32_t n, int32_t k);

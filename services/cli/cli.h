@@ -76,7 +76,7 @@ struct gm_up_options {
                     "tokens of all together (0: 4 x context)"),                                    \
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
-          .choices = GM_CLI_KV_CHOICES },                                                          \
+          .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
         { GM_UP_ROW(type, field, speculate, "speculate", "guessing tokens ahead"),                 \
           .kind = GM_OPT_ENUM, .choices = "off" },                                                 \
         { GM_UP_ROW(type, field, http, "http", "the HTTP gateway"), .kind = GM_OPT_ENUM,           \

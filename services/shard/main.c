@@ -43,6 +43,7 @@ static const struct gm_opt opts[] = {
       .kind = GM_OPT_ENUM,
       .at = offsetof(struct options, kv),
       .choices = "f32|bf16|f16|q8",
+      .def = "bf16",
       .help = "how keys and values are kept" },
     { .name = "kernels",
       .kind = GM_OPT_FLAG,

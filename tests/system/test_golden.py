@@ -11,6 +11,7 @@ import pytest
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden")
 FAST_OPTIONS = ("--context", "9216", "--adapter", "none")
+EXACT = ("--kv", "f32")  # the reference keeps keys and values unrounded
 
 
 def scores(line, cases, top, every=1, **more):
@@ -36,7 +37,7 @@ def test_tokenizer_lines(shared):
 
 @pytest.mark.timeout_s(600)
 def test_exact_kernels(up, golden):
-    line = up("--adapter", "none", env={"GM_KERNELS": "ref"})
+    line = up("--adapter", "none", *EXACT, env={"GM_KERNELS": "ref"})
     cases = golden.cases(320)
     result = golden.Comparison("exact")
     for one, score in zip(cases, scores(line, cases, 20, timeout=500)):
@@ -47,7 +48,7 @@ def test_exact_kernels(up, golden):
 @pytest.mark.timeout_s(300)
 def test_exact_kernels_beyond_the_window(up, golden):
     """Three windows of text: a window that is off by one shows here, and not in the fast limits."""
-    line = up("--adapter", "none", env={"GM_KERNELS": "ref"})
+    line = up("--adapter", "none", *EXACT, env={"GM_KERNELS": "ref"})
     result = golden.Comparison("exact", 64)
     one = golden.case("window-1700")
     result.add(one["name"], scores(line, [one], 20, every=64, timeout=280)[0])
@@ -80,7 +81,7 @@ def test_same_bits_for_all_cuts(up, golden):
 
 @pytest.mark.timeout_s(300)
 def test_greedy_exact(up, golden):
-    line = up("--adapter", "none", env={"GM_KERNELS": "ref"})
+    line = up("--adapter", "none", *EXACT, env={"GM_KERNELS": "ref"})
     for one in golden.cases():
         if one["name"] not in ("prompt-0", "prompt-2", "prompt-9"):
             continue
@@ -99,7 +100,7 @@ def chats():
 @pytest.mark.timeout_s(300)
 def test_chat_answers_exact(up):
     """The reference kernels with the adapter: equal until a step whose margin is under 0.01."""
-    line = up(env={"GM_KERNELS": "ref"})
+    line = up(*EXACT, env={"GM_KERNELS": "ref"})
     for chat in sorted(chats(), key=lambda c: len(c["prompt_ids"]) + len(c["greedy"]["ids"]))[:6]:
         got = line.run(chat["messages"][-1]["content"], "--temperature", 0, timeout=100)
         want, margins = chat["greedy"]["ids"], chat["greedy"]["margins"]

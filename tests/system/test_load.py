@@ -98,7 +98,7 @@ def test_more_turns_than_pages(up):
     assert line.run("Another", "--max-tokens", 4)["ids"]
 
 
-@pytest.mark.parametrize("kv", ["bf16", "f16", "q8"])
+@pytest.mark.parametrize("kv", ["f32", "f16", "q8"])
 def test_kv_types(up, kv):
     line = up("--kv", kv)
     got = line.run("Which vitamins does the sun give us?", "--temperature", 0)

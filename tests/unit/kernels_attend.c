@@ -1,7 +1,7 @@
 /* kernels_attend.c - kv_store and attend of a kernel set against gm_ref.
  *
- * Owns:      random paged caches whose unseen parts are NaN or absent, the error bounds.
- * Does not:  prove ref itself (test_ref.c).
+ * Owns:      random paged caches whose unseen parts are NaN or absent, the error bounds, the ways
+ * to compute the same rows that must agree in every bit. Does not:  prove ref itself (test_ref.c).
  */
 #include "tests/unit/kernels_check.h"
 
@@ -11,23 +11,22 @@
 
 static const struct kind {
     enum gm_kv_type kv;
-    enum gm_type as;
     const char *name;
 } kinds[] = {
-    { GM_KV_F32, GM_TYPE_F32, "f32" },
-    { GM_KV_BF16, GM_TYPE_BF16, "bf16" },
-    { GM_KV_F16, GM_TYPE_F16, "f16" },
-    { GM_KV_Q8, GM_TYPE_Q8_0, "q8" },
+    { GM_KV_F32, "f32" },
+    { GM_KV_BF16, "bf16" },
+    { GM_KV_F16, "f16" },
+    { GM_KV_Q8, "q8" },
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0], PAGES_MAX = 40 };
 
 /* Floats are stored to nearest, half to even: the same value as ref. An int8 block's value is off
  * by half a step d = amax/127, more by what rounding d to f16 (2^-11, or 2^-25 where subnormal)
  * moves a code of 127. */
-static void compare_stored(struct gm_check *c, const struct kind *kind, const float *x,
+static void compare_stored(struct gm_check *c, enum gm_kv_type type, const float *x,
                            const float *want, const float *got, int32_t n)
 {
-    if (kind->kv != GM_KV_Q8) {
+    if (type != GM_KV_Q8) {
         gm_check_near(c, want, got, (size_t)n, 0.0, 0.0);
         return;
     }
@@ -41,42 +40,83 @@ static void compare_stored(struct gm_check *c, const struct kind *kind, const fl
     }
 }
 
+/* One page of `heads` kv heads, values before keys to catch a swapped offset. */
+struct one_page {
+    uint8_t *page;
+    struct gm_kv_view kv;
+    size_t bytes;
+};
+
+static void make_page(struct gm_check *c, struct one_page *p, enum gm_kv_type type, int32_t heads,
+                      int32_t dim, size_t slack)
+{
+    const size_t side = (size_t)GM_PAGE * (size_t)heads * gm_kv_vec_bytes(type, dim);
+    p->bytes = 2 * side;
+    p->page = gm_check_bytes(c, p->bytes, slack);
+    p->kv = (struct gm_kv_view){ &p->page, side, 0, type, heads, dim };
+}
+
+/* Neighbours of a stored position are still NaN, all bits set. */
+static void check_neighbours(struct gm_check *c, const struct gm_kv_view *kv, int32_t pos)
+{
+    float k[GM_HEAD_DIM_MAX], v[GM_HEAD_DIM_MAX];
+    for (int32_t at = pos - 1; at <= pos + 1; at += 2) {
+        for (int32_t h = 0; at >= 0 && at < GM_PAGE && h < kv->kv_heads; h++) {
+            gm_kv_load(kv, at, h, k, v);
+            for (int32_t i = 0; i < kv->head_dim; i++)
+                gm_check_true(c, isnan(k[i]) && isnan(v[i]), "a neighbour was written");
+        }
+    }
+}
+
+static void check_store(struct gm_check *c, const struct gm_kernels *k, enum gm_kv_type type,
+                        int32_t heads, int32_t dim, int32_t pos)
+{
+    const size_t n = (size_t)heads * (size_t)dim;
+    float *x = gm_check_floats(c, n), *y = gm_check_bytes(c, n * sizeof *y, 20);
+    float want[2][GM_HEAD_DIM_MAX], got[2][GM_HEAD_DIM_MAX];
+    struct one_page a, b, moved;
+    gm_check_fill(c, x, n, 50000.0f);
+    gm_check_fill(c, y, n, 50000.0f);
+    make_page(c, &a, type, heads, dim, 0);
+    make_page(c, &b, type, heads, dim, 0);
+    make_page(c, &moved, type, heads, dim, type == GM_KV_F32 ? 4 : 2);
+    gm_ref.kv_store(&a.kv, pos, x, y);
+    k->kv_store(&b.kv, pos, x, y);
+    k->kv_store(&moved.kv, pos, x, y);
+    gm_check_same(c, b.page, moved.page, b.bytes, "two alignments");
+    check_neighbours(c, &b.kv, pos);
+    for (int32_t h = 0; h < heads; h++) {
+        gm_kv_load(&a.kv, pos, h, want[0], want[1]);
+        gm_kv_load(&b.kv, pos, h, got[0], got[1]);
+        compare_stored(c, type, x + h * dim, want[0], got[0], dim);
+        compare_stored(c, type, y + h * dim, want[1], got[1], dim);
+    }
+    x[n - 5] = y[n - 7] = NAN;
+    k->kv_store(&b.kv, pos, x, y);
+    gm_kv_load(&b.kv, pos, heads - 1, got[0], got[1]);
+    gm_check_true(c, isnan(got[0][dim - 5]) && isnan(got[1][dim - 7]), "a NaN did not stay one");
+}
+
 void gm_check_kv_store(struct gm_check *c, const struct gm_kernels *k)
 {
-    static const int32_t sizes[] = { 0, 32, 64, 96, 256, 1024 };
+    static const int32_t dims[] = { 32, 64, 96, 256 }, places[] = { 0, 1, 31, 62, 63 };
     for (size_t t = 0; t < KINDS; t++) {
-        for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
-            const int32_t n = sizes[s];
-            if (!gm_check_begin(c, "kv_store %s %d", kinds[t].name, n))
-                continue;
-            const size_t bytes = gm_kv_vec_bytes(kinds[t].kv, n);
-            float *x = gm_check_floats(c, (size_t)n);
-            gm_check_fill(c, x, (size_t)n, 50000.0f);
-            uint8_t *a = gm_check_bytes(c, bytes, 0), *b = gm_check_bytes(c, bytes, 0);
-            uint8_t *moved = gm_check_bytes(c, bytes, kinds[t].kv == GM_KV_F32 ? 4 : 2);
-            float *shifted = gm_check_bytes(c, (size_t)n * sizeof *x, 20);
-            float *want = gm_check_floats(c, (size_t)n), *got = gm_check_floats(c, (size_t)n);
-            memcpy(shifted, x, (size_t)n * sizeof *x);
-            gm_ref.kv_store(a, x, n, kinds[t].kv);
-            k->kv_store(b, x, n, kinds[t].kv);
-            k->kv_store(moved, shifted, n, kinds[t].kv);
-            gm_check_same(c, b, moved, bytes, "two alignments");
-            gm_dequant_row(want, a, kinds[t].as, (size_t)n);
-            gm_dequant_row(got, b, kinds[t].as, (size_t)n);
-            compare_stored(c, &kinds[t], x, want, got, n);
-            if (n > 0) {
-                x[n / 2] = NAN;
-                k->kv_store(b, x, n, kinds[t].kv);
-                gm_dequant_row(got, b, kinds[t].as, (size_t)n);
-                gm_check_true(c, isnan(got[n / 2]), "a NaN did not stay one");
+        for (size_t s = 0; s < sizeof dims / sizeof dims[0]; s++) {
+            for (size_t p = 0; p < sizeof places / sizeof places[0]; p++) {
+                const int32_t heads = (int32_t)(s + p) % 4 + 1;
+                if (!gm_check_begin(c, "kv_store %s %d x %d at %d", kinds[t].name, heads, dims[s],
+                                    places[p]))
+                    continue;
+                check_store(c, k, kinds[t].kv, heads, dims[s], places[p]);
+                gm_check_end(c);
             }
-            gm_check_end(c);
         }
     }
 }
 
 struct setting {
-    int32_t heads, kv_heads, head_dim, first, last;
+    int32_t heads, kv_heads, head_dim, pos, rows, window;
     float softcap, spread; /* spread: size of the scores */
 };
 
@@ -86,67 +126,88 @@ struct cache {
     double key_norm, value_max; /* largest of the visible keys and values, for the bound */
 };
 
-/* Stores one random vector; returns its norm and raises *max to its largest element. */
-static double put_vector(struct gm_check *c, uint8_t *at, const struct kind *kind, int32_t dim,
-                         double *max)
+/* Stores random keys and values at one position and raises the cache's largest ones. */
+static void put_position(struct gm_check *c, struct cache *cache, int32_t pos)
 {
-    float x[GM_HEAD_DIM_MAX];
-    double sum = 0.0;
-    gm_check_fill_normal(c, x, (size_t)dim, 1.0f);
-    gm_ref.kv_store(at, x, dim, kind->kv);
-    for (int32_t i = 0; i < dim; i++) {
-        sum += (double)x[i] * (double)x[i];
-        *max = fmax(*max, fabs((double)x[i]));
+    float k[GM_HEADS_MAX * GM_HEAD_DIM_MAX], v[GM_HEADS_MAX * GM_HEAD_DIM_MAX];
+    const struct gm_kv_view *kv = &cache->a.kv;
+    const size_t n = (size_t)kv->kv_heads * (size_t)kv->head_dim;
+    gm_check_fill_normal(c, k, n, 1.0f);
+    gm_check_fill_normal(c, v, n, 1.0f);
+    gm_ref.kv_store(kv, pos, k, v);
+    for (int32_t h = 0; h < kv->kv_heads; h++) {
+        double sum = 0.0;
+        for (int32_t i = h * kv->head_dim; i < (h + 1) * kv->head_dim; i++) {
+            sum += (double)k[i] * (double)k[i];
+            cache->value_max = fmax(cache->value_max, fabs((double)v[i]));
+        }
+        cache->key_norm = fmax(cache->key_norm, sqrt(sum));
     }
-    return sqrt(sum);
+}
+
+static size_t scratch_floats(const struct gm_attend *a)
+{
+    return GM_ATTEND_SCRATCH(a->rows, a->heads / a->kv.kv_heads, a->kv.head_dim);
 }
 
 /* Only visible positions hold numbers: others are NaN, pages without any are NULL, so reading past
- * the window shows. Values lie before keys to catch a swapped offset. */
+ * the window shows. */
 static void make_cache(struct gm_check *c, struct cache *cache, const struct setting *s,
                        const struct kind *kind)
 {
-    const size_t vec = gm_kv_vec_bytes(kind->kv, s->head_dim);
-    const size_t side = (size_t)GM_PAGE * (size_t)s->kv_heads * vec;
+    const size_t side =
+        (size_t)GM_PAGE * (size_t)s->kv_heads * gm_kv_vec_bytes(kind->kv, s->head_dim);
+    const size_t count = (size_t)s->rows * (size_t)s->heads * (size_t)s->head_dim;
+    const int32_t first = s->window > 0 && s->pos >= s->window ? s->pos - s->window + 1 : 0;
     memset(cache, 0, sizeof *cache);
-    cache->a.kv = (struct gm_kv_view){ cache->pages, side, 0, kind->kv, s->kv_heads, s->head_dim };
-    for (int32_t pos = s->first; pos <= s->last; pos++) {
+    float *q = gm_check_floats(c, count);
+    gm_check_fill_normal(c, q, count, s->spread / sqrtf((float)s->head_dim));
+    cache->a = (struct gm_attend){
+        .q = q,
+        .out = gm_check_floats(c, count),
+        .kv = { cache->pages, side, 0, kind->kv, s->kv_heads, s->head_dim },
+        .heads = s->heads,
+        .rows = s->rows,
+        .pos = s->pos,
+        .window = s->window,
+        .softcap = s->softcap,
+    };
+    cache->a.scratch = gm_check_floats(c, scratch_floats(&cache->a));
+    for (int32_t pos = first; pos < s->pos + s->rows; pos++) {
         uint8_t **page = &cache->pages[pos / GM_PAGE];
         if (!*page)
             *page = gm_check_bytes(c, 2 * side, 0);
-        for (int32_t h = 0; h < s->kv_heads; h++) {
-            size_t at = (size_t)(pos % GM_PAGE * s->kv_heads + h) * vec;
-            double ignored = 0.0;
-            double norm = put_vector(c, *page + side + at, kind, s->head_dim, &ignored);
-            cache->key_norm = fmax(cache->key_norm, norm);
-            put_vector(c, *page + at, kind, s->head_dim, &cache->value_max);
-        }
+        put_position(c, cache, pos);
     }
-    const size_t count = (size_t)s->heads * (size_t)s->head_dim;
-    float *q = gm_check_floats(c, count);
-    gm_check_fill_normal(c, q, count, s->spread / sqrtf((float)s->head_dim));
-    cache->a.q = q;
-    cache->a.out = gm_check_floats(c, count);
-    cache->a.heads = s->heads;
-    cache->a.first = s->first;
-    cache->a.last = s->last;
-    cache->a.softcap = s->softcap;
-    cache->a.scratch = gm_check_floats(c, GM_ATTEND_SCRATCH(s->heads, s->last - s->first + 1));
+}
+
+static void attend_all(const struct gm_kernels *k, const struct gm_attend *a)
+{
+    for (int32_t h = 0; h < a->kv.kv_heads; h++)
+        k->attend(a, h);
 }
 
 static const struct setting settings[] = {
-    { 1, 1, 32, 0, 0, 0, 1 },       { 4, 1, 256, 0, 0, 0, 1 },      { 4, 1, 256, 0, 5, 0, 1 },
-    { 4, 1, 256, 0, 63, 0, 3 },     { 4, 1, 256, 0, 64, 0, 1 },     { 4, 1, 256, 100, 611, 0, 1 },
-    { 4, 1, 256, 0, 700, 0, 1 },    { 8, 4, 256, 5, 200, 0, 1 },    { 8, 4, 256, 0, 129, 50, 8 },
-    { 16, 8, 64, 63, 127, 0, 1 },   { 16, 8, 128, 64, 128, 30, 4 }, { 12, 4, 96, 1, 90, 0, 1 },
-    { 6, 2, 32, 1000, 1100, 0, 1 }, { 2, 1, 64, 0, 2000, 0, 20 },   { 64, 4, 32, 0, 40, 0, 1 },
-    { 3, 3, 160, 0, 130, 0, 2 },    { 1, 1, 256, 17, 400, 0, 1 },
+    { 1, 1, 32, 0, 1, 0, 0, 1 },       { 4, 1, 256, 0, 1, 0, 0, 1 },
+    { 4, 1, 256, 5, 1, 0, 0, 1 },      { 4, 1, 256, 63, 1, 0, 0, 3 },
+    { 4, 1, 256, 64, 1, 0, 0, 1 },     { 4, 1, 256, 611, 1, 512, 0, 1 },
+    { 4, 1, 256, 700, 1, 0, 0, 1 },    { 8, 4, 256, 200, 1, 196, 0, 1 },
+    { 8, 4, 256, 129, 1, 0, 50, 8 },   { 16, 8, 64, 127, 1, 65, 0, 1 },
+    { 16, 8, 128, 128, 1, 65, 30, 4 }, { 12, 4, 96, 90, 1, 90, 0, 1 },
+    { 6, 2, 32, 1100, 1, 101, 0, 1 },  { 2, 1, 64, 2000, 1, 0, 0, 20 },
+    { 64, 4, 32, 40, 1, 0, 0, 1 },     { 3, 3, 160, 130, 1, 0, 0, 2 },
+    { 1, 1, 256, 400, 1, 384, 0, 1 },  { 4, 1, 256, 0, 70, 0, 0, 1 },
+    { 4, 1, 256, 100, 24, 64, 0, 2 },  { 8, 4, 256, 60, 9, 0, 0, 1 },
+    { 4, 2, 96, 190, 13, 5, 50, 4 },   { 3, 1, 64, 500, 20, 1, 0, 1 },
+    { 1, 1, 32, 0, 130, 33, 0, 1 },    { 16, 2, 160, 120, 10, 128, 0, 1 },
+    { 14, 2, 32, 30, 100, 0, 0, 3 },   { 4, 1, 256, 560, 24, 512, 0, 1 },
 };
 
 static void name_case(char *out, size_t size, const struct setting *s, const struct kind *kind)
 {
-    snprintf(out, size, "%s heads %d/%d dim %d [%d,%d] cap %g spread %g", kind->name, s->heads,
-             s->kv_heads, s->head_dim, s->first, s->last, (double)s->softcap, (double)s->spread);
+    snprintf(out, size, "%s heads %d/%d dim %d rows %d at %d window %d cap %g spread %g",
+             kind->name, s->heads, s->kv_heads, s->head_dim, s->rows, s->pos, s->window,
+             (double)s->softcap, (double)s->spread);
 }
 
 /* Errors of a float implementation: a score is off by some 2^-24 of |q||k| (times a small number,
@@ -158,17 +219,17 @@ void gm_check_attend(struct gm_check *c, const struct gm_kernels *k)
     for (size_t t = 0; t < KINDS; t++) {
         for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
             const struct setting *s = &settings[i];
-            char name[GM_CHECK_NAME_MAX / 2 + 40];
+            char name[GM_CHECK_NAME_MAX];
             name_case(name, sizeof name, s, &kinds[t]);
             if (!gm_check_begin(c, "attend %s", name))
                 continue;
             make_cache(c, &cache, s, &kinds[t]);
-            const size_t count = (size_t)s->heads * (size_t)s->head_dim;
+            const size_t count = (size_t)s->rows * (size_t)s->heads * (size_t)s->head_dim;
             float *got = cache.a.out, *want = gm_check_floats(c, count);
             struct gm_attend ref = cache.a;
             ref.out = want;
-            gm_ref.attend(&ref);
-            k->attend(&cache.a);
+            attend_all(&gm_ref, &ref);
+            attend_all(k, &cache.a);
             double bound = 0x1p-22 * (8.0 + (double)s->spread * cache.key_norm) * cache.value_max;
             gm_check_near(c, want, got, count, 0.0, bound);
             gm_check_end(c);
@@ -176,48 +237,145 @@ void gm_check_attend(struct gm_check *c, const struct gm_kernels *k)
     }
 }
 
-/* The bits do not depend on where pages, q, out and scratch lie or on what scratch held; an empty
- * range writes nothing; a NaN in one head's query stays in that head. */
+/* ---- bits -------------------------------------------------------------------------------------
+ */
+
+/* Rows [at, at + rows) of `a` as a call of their own. */
+static struct gm_attend some_rows(const struct gm_attend *a, int32_t at, int32_t rows, float *out)
+{
+    struct gm_attend part = *a;
+    const size_t skip = (size_t)at * (size_t)a->heads * (size_t)a->kv.head_dim;
+    part.q += skip;
+    part.out = out + skip;
+    part.pos += at;
+    part.rows = rows;
+    return part;
+}
+
+/* Pages one by one, the last first, then every row joined, the last first. */
+static void attend_split(struct gm_check *c, const struct gm_kernels *k, const struct gm_attend *a)
+{
+    const int32_t first = gm_attend_first_page(a, 0), last = gm_attend_last_page(a, a->rows - 1);
+    const int32_t group = a->heads / a->kv.kv_heads;
+    const size_t floats =
+        (size_t)(last - first + 1) * (size_t)(a->rows * group) * GM_PART_FLOATS(a->kv.head_dim);
+    float *parts = gm_check_floats(c, floats);
+    for (int32_t h = 0; h < a->kv.kv_heads; h++) {
+        for (int32_t p = last; p >= first; p--)
+            k->attend_part(a, h, p, parts);
+        for (int32_t r = a->rows - 1; r >= 0; r--)
+            k->attend_join(a, h, r, parts);
+        memset(parts, 0xff, floats * sizeof *parts);
+    }
+}
+
+/* One call for all rows, calls of `step` rows, and pages one by one: the same bits. */
+static void check_ways(struct gm_check *c, const struct gm_kernels *k, const struct gm_attend *a)
+{
+    static const int32_t steps[] = { 1, 2, 7 };
+    const size_t bytes = (size_t)a->rows * (size_t)(a->heads * a->kv.head_dim) * sizeof(float);
+    float *out = gm_check_bytes(c, bytes, 0);
+    attend_all(k, a);
+    for (size_t s = 0; s < sizeof steps / sizeof steps[0]; s++) {
+        memset(out, 0xff, bytes);
+        for (int32_t r = 0; r < a->rows; r += steps[s]) {
+            const int32_t n = a->rows - r < steps[s] ? a->rows - r : steps[s];
+            struct gm_attend few = some_rows(a, r, n, out);
+            attend_all(k, &few);
+        }
+        gm_check_same(c, a->out, out, bytes, "all rows at once and few rows a call");
+    }
+    memset(out, 0xff, bytes);
+    struct gm_attend whole = some_rows(a, 0, a->rows, out);
+    attend_split(c, k, &whole);
+    gm_check_same(c, a->out, out, bytes, "all pages in one call and page by page");
+    memset(out, 0xff, bytes);
+    for (int32_t r = 0; r < a->rows; r += 9) {
+        struct gm_attend one = some_rows(a, r, 1, out);
+        attend_split(c, k, &one);
+        gm_check_same(c, (const uint8_t *)a->out + (size_t)r * bytes / (size_t)a->rows,
+                      (const uint8_t *)out + (size_t)r * bytes / (size_t)a->rows,
+                      bytes / (size_t)a->rows, "a row among others and page by page");
+    }
+}
+
+void gm_check_attend_ways(struct gm_check *c, const struct gm_kernels *k)
+{
+    static struct cache cache;
+    for (size_t t = 0; t < KINDS; t++) {
+        for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+            char name[GM_CHECK_NAME_MAX];
+            name_case(name, sizeof name, &settings[i], &kinds[t]);
+            if (k == &gm_ref && i % 4 != 1) /* slow, and one function does it all */
+                continue;
+            if (!gm_check_begin(c, "attend ways %s", name))
+                continue;
+            make_cache(c, &cache, &settings[i], &kinds[t]);
+            check_ways(c, k, &cache.a);
+            gm_check_end(c);
+        }
+    }
+}
+
+/* The same cache, query, output and scratch at other alignments; scratch holds garbage. */
+static void move_cache(struct gm_check *c, struct cache *moved, const struct cache *cache)
+{
+    const size_t page_bytes = 2 * cache->a.kv.k_off;
+    const size_t count =
+        (size_t)(cache->a.rows * cache->a.heads) * (size_t)cache->a.kv.head_dim * sizeof(float);
+    const size_t scratch = scratch_floats(&cache->a) * sizeof(float);
+    *moved = *cache;
+    moved->a.kv.pages = moved->pages;
+    for (int p = 0; p < PAGES_MAX; p++) {
+        if (cache->pages[p]) {
+            moved->pages[p] = gm_check_bytes(c, page_bytes, cache->a.kv.type == GM_KV_F32 ? 4 : 2);
+            memcpy(moved->pages[p], cache->pages[p], page_bytes);
+        }
+    }
+    float *q = gm_check_bytes(c, count, 4);
+    memcpy(q, cache->a.q, count);
+    moved->a.q = q;
+    moved->a.out = gm_check_bytes(c, count, 12);
+    moved->a.scratch = gm_check_bytes(c, scratch, 8);
+    memset(moved->a.scratch, 0x55, scratch);
+}
+
+/* The bits do not depend on where pages, q, out and scratch lie or on what scratch held; a NaN in
+ * one head's query stays in that head; a NaN in a value reaches the rows that see it, no others. */
 void gm_check_attend_bits(struct gm_check *c, const struct gm_kernels *k)
 {
     static struct cache cache, moved;
     for (size_t t = 0; t < KINDS; t++) {
-        const struct setting s = { 8, 2, 96, 70, 333, 0, 2 };
+        const struct setting s = { 8, 2, 96, 330, 4, 263, 0, 2 };
         if (!gm_check_begin(c, "attend bits %s", kinds[t].name))
             continue;
         make_cache(c, &cache, &s, &kinds[t]);
-        const size_t dim = (size_t)s.head_dim, count = (size_t)s.heads * dim;
-        const size_t scratch = GM_ATTEND_SCRATCH(s.heads, s.last - s.first + 1);
-        const size_t page_bytes = 2 * cache.a.kv.k_off;
-        k->attend(&cache.a);
-        moved = cache;
-        moved.a.kv.pages = moved.pages;
-        for (int p = 0; p < PAGES_MAX; p++) {
-            if (cache.pages[p]) {
-                moved.pages[p] = gm_check_bytes(c, page_bytes, kinds[t].kv == GM_KV_F32 ? 4 : 2);
-                memcpy(moved.pages[p], cache.pages[p], page_bytes);
-            }
-        }
-        float *q = gm_check_bytes(c, count * sizeof *q, 4);
-        memcpy(q, cache.a.q, count * sizeof *q);
+        move_cache(c, &moved, &cache);
+        const size_t dim = (size_t)s.head_dim, row = (size_t)s.heads * dim;
+        const size_t bytes = (size_t)s.rows * row * sizeof(float);
+        float *out = moved.a.out;
+        attend_all(k, &cache.a);
+        attend_all(k, &moved.a);
+        gm_check_same(c, cache.a.out, out, bytes, "two alignments");
+        float *q = gm_check_bytes(c, bytes, 0);
+        memcpy(q, cache.a.q, bytes);
         moved.a.q = q;
-        moved.a.out = gm_check_bytes(c, count * sizeof *q, 12);
-        moved.a.scratch = gm_check_bytes(c, scratch * sizeof *q, 8);
-        memset(moved.a.scratch, 0x55, scratch * sizeof *q);
-        k->attend(&moved.a);
-        gm_check_same(c, cache.a.out, moved.a.out, count * sizeof *q, "two alignments");
-        q[2 * dim + 5] = NAN;
-        k->attend(&moved.a);
-        gm_check_same(c, cache.a.out, moved.a.out, 2 * dim * sizeof *q, "a NaN in another head");
-        gm_check_same(c, cache.a.out + 3 * dim, moved.a.out + 3 * dim, (count - 3 * dim) * 4,
+        q[row + 2 * dim + 5] = NAN;
+        attend_all(k, &moved.a);
+        const size_t from = row + 2 * dim, to = from + dim;
+        gm_check_same(c, cache.a.out, out, from * sizeof *q, "a NaN in another head");
+        gm_check_same(c, cache.a.out + to, out + to, bytes - to * sizeof *q,
                       "a NaN in another head");
-        for (size_t i = 0; i < dim; i++)
-            gm_check_true(c, isnan(moved.a.out[2 * dim + i]), "a NaN query gave a number");
-        memset(moved.a.out, 0xff, count * sizeof *q);
-        moved.a.last = moved.a.first - 1;
-        k->attend(&moved.a);
-        for (size_t i = 0; i < count; i++)
-            gm_check_true(c, isnan(moved.a.out[i]), "an empty range wrote an output");
+        for (size_t i = from; i < to; i++)
+            gm_check_true(c, isnan(out[i]), "a NaN query gave a number");
+        moved.a.q = cache.a.q;
+        float key[2 * GM_HEAD_DIM_MAX] = { 0 }, value[2 * GM_HEAD_DIM_MAX] = { 0 };
+        value[dim + 3] = key[7] = NAN; /* seen by rows 2 and 3 */
+        k->kv_store(&moved.a.kv, s.pos + 2, key, value);
+        attend_all(k, &moved.a);
+        gm_check_same(c, cache.a.out, out, 2 * row * sizeof *q, "a NaN in a later position");
+        for (size_t i = 2 * row; i < 4 * row; i += row)
+            gm_check_true(c, isnan(out[i]) && isnan(out[i + 4 * dim + 3]), "a NaN was lost");
         gm_check_end(c);
     }
 }

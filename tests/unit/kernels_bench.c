@@ -15,17 +15,18 @@ enum {
     COLS = 2048,
     OUTS = 640,
     BATCH_MAX = 32,
-    POSITIONS = 512,
+    POSITIONS = 8192,
     HEADS = 4,
     HEAD_DIM = 256,
     PAGES = POSITIONS / GM_PAGE,
+    TILE_ROWS = 64,
 };
 
 /* One arena of inputs for all entries. */
 struct job {
     struct gm_check check;
     struct gm_mat mat;
-    float *x, *y, *freq;
+    float *x, *y, *freq, *scratch;
     void *act;
     struct gm_attend attend;
     uint8_t *pages[PAGES];
@@ -69,11 +70,11 @@ static void run_rope(struct job *j, const struct gm_kernels *k)
 }
 static void run_store(struct job *j, const struct gm_kernels *k)
 {
-    k->kv_store(j->y, j->x, COLS, j->attend.kv.type);
+    k->kv_store(&j->attend.kv, 7, j->x, j->x + HEAD_DIM);
 }
 static void run_attend(struct job *j, const struct gm_kernels *k)
 {
-    k->attend(&j->attend);
+    k->attend(&j->attend, 0);
 }
 static void run_gelu(struct job *j, const struct gm_kernels *k)
 {
@@ -125,7 +126,7 @@ static double time_of(struct job *j, const struct gm_kernels *k, bench_fn *fn)
 }
 
 static void row(struct job *j, const struct gm_kernels *const *sets, int count, const char *name,
-                bench_fn *fn, double bytes)
+                bench_fn *fn, double bytes, double products)
 {
     double ref = 0.0;
     for (int s = 0; s < count; s++) {
@@ -133,8 +134,11 @@ static void row(struct job *j, const struct gm_kernels *const *sets, int count, 
             sets[s]->prepare(j->act, j->x, COLS, j->rows, COLS);
         double t = time_of(j, sets[s], fn);
         ref = s == 0 ? t : ref;
-        printf("%-26s %-14s %11.2f us %7.1fx ref %8.2f GB/s\n", name, sets[s]->id, t * 1e6, ref / t,
+        printf("%-26s %-14s %11.2f us %7.1fx ref %8.2f GB/s", name, sets[s]->id, t * 1e6, ref / t,
                bytes / t * 1e-9);
+        if (products > 0.0)
+            printf(" %8.2f GMAC/s", products / t * 1e-9);
+        printf("\n");
     }
 }
 
@@ -166,38 +170,53 @@ static void bench_linear(struct job *j, const struct gm_kernels *const *sets, in
         for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
             j->rows = batches[b];
             snprintf(name, sizeof name, "linear %s rows %d", type, j->rows);
-            row(j, sets, count, name, run_linear, (double)OUTS * (double)j->mat.row_bytes);
+            row(j, sets, count, name, run_linear, (double)OUTS * (double)j->mat.row_bytes, 0.0);
         }
         snprintf(name, sizeof name, "embed %s", type);
-        row(j, sets, count, name, run_embed, (double)j->mat.row_bytes);
+        row(j, sets, count, name, run_embed, (double)j->mat.row_bytes, 0.0);
     }
+}
+
+/* Pages of one kv head of POSITIONS positions; query rows at the end of the first `context`. */
+static void bench_attend_type(struct job *j, const struct gm_kernels *const *sets, int count,
+                              enum gm_kv_type type, const char *type_name)
+{
+    static const struct {
+        int32_t rows, context;
+    } cases[] = { { 1, 512 }, { 1, 2048 }, { 1, POSITIONS }, { TILE_ROWS, 2048 } };
+    struct gm_check *c = &j->check;
+    const size_t vec = gm_kv_vec_bytes(type, HEAD_DIM);
+    uint8_t *all = gm_check_bytes(c, 2 * POSITIONS * vec, 0);
+    char name[64];
+    for (size_t p = 0; p < PAGES; p++)
+        j->pages[p] = all + 2 * p * GM_PAGE * vec;
+    const struct gm_kv_view kv = { j->pages, 0, GM_PAGE * vec, type, 1, HEAD_DIM };
+    for (int32_t pos = 0; pos < POSITIONS; pos++)
+        sets[count - 1]->kv_store(&kv, pos, j->x + pos * 8, j->x + pos * 16);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int32_t rows = cases[i].rows, pos = cases[i].context - rows;
+        const double seen = (double)rows * (pos + (rows + 1) / 2.0);
+        j->attend = (struct gm_attend){ .q = j->x,
+                                        .out = j->y,
+                                        .kv = kv,
+                                        .heads = HEADS,
+                                        .rows = rows,
+                                        .pos = pos,
+                                        .scratch = j->scratch };
+        snprintf(name, sizeof name, "attend %s %d at %d", type_name, rows, pos);
+        row(j, sets, count, name, run_attend, 2.0 * cases[i].context * (double)vec,
+            2.0 * HEADS * HEAD_DIM * seen);
+    }
+    snprintf(name, sizeof name, "kv_store %s", type_name);
+    row(j, sets, count, name, run_store, 2.0 * HEAD_DIM * sizeof(float), 0.0);
 }
 
 static void bench_attend(struct job *j, const struct gm_kernels *const *sets, int count)
 {
     static const char *const names[] = { "f32", "bf16", "f16", "q8" };
-    struct gm_check *c = &j->check;
-    float *scratch = gm_check_floats(c, GM_ATTEND_SCRATCH(HEADS, POSITIONS));
-    for (int type = GM_KV_F32; type <= GM_KV_Q8; type++) {
-        const size_t vec = gm_kv_vec_bytes((enum gm_kv_type)type, HEAD_DIM);
-        for (int p = 0; p < PAGES; p++) {
-            j->pages[p] = gm_check_bytes(c, 2 * GM_PAGE * vec, 0);
-            for (size_t v = 0; v < 2 * GM_PAGE; v++)
-                gm_ref.kv_store(j->pages[p] + v * vec, j->x + v * HEAD_DIM, HEAD_DIM,
-                                (enum gm_kv_type)type);
-        }
-        j->attend = (struct gm_attend){
-            .q = j->freq, .out = j->y, .heads = HEADS, .last = POSITIONS - 1, .scratch = scratch
-        };
-        j->attend.q = j->x;
-        j->attend.kv =
-            (struct gm_kv_view){ j->pages, 0, GM_PAGE * vec, (enum gm_kv_type)type, 1, HEAD_DIM };
-        char name[64];
-        snprintf(name, sizeof name, "attend %s %d", names[type], POSITIONS);
-        row(j, sets, count, name, run_attend, 2.0 * POSITIONS * (double)vec);
-        snprintf(name, sizeof name, "kv_store %s", names[type]);
-        row(j, sets, count, name, run_store, COLS * 4.0);
-    }
+    j->scratch = gm_check_floats(&j->check, GM_ATTEND_SCRATCH(TILE_ROWS, HEADS, HEAD_DIM));
+    for (int type = GM_KV_F32; type <= GM_KV_Q8; type++)
+        bench_attend_type(j, sets, count, (enum gm_kv_type)type, names[type]);
 }
 
 void gm_bench_kernels(const struct gm_kernels *const *sets, int count)
@@ -229,7 +248,7 @@ void gm_bench_kernels(const struct gm_kernels *const *sets, int count)
     bench_attend(j, sets, count);
     j->rows = 1;
     for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
-        row(j, sets, count, rest[i].name, rest[i].fn, rest[i].bytes);
+        row(j, sets, count, rest[i].name, rest[i].fn, rest[i].bytes, 0.0);
     gm_check_end(&j->check);
     free(j);
 }

@@ -48,6 +48,7 @@ CHECK(embed)
 CHECK(packed)
 CHECK(kv_store)
 CHECK(attend)
+CHECK(attend_ways)
 CHECK(attend_bits)
 CHECK(norms)
 CHECK(rope)
@@ -132,6 +133,7 @@ static int run_suite(void)
     CU_add_test(s, "packed weights", test_packed);
     CU_add_test(s, "kv_store", test_kv_store);
     CU_add_test(s, "attend", test_attend);
+    CU_add_test(s, "attend, same bits in every way", test_attend_ways);
     CU_add_test(s, "attend, same bits anywhere", test_attend_bits);
     CU_add_test(s, "rms_norm, rms_norm_add", test_norms);
     CU_add_test(s, "rope, rope_angles", test_rope);

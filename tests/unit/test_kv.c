@@ -12,6 +12,7 @@
 
 enum {
     LAYERS = 7,
+    HEAD_DIM = 32,
     WINDOW = 100,
     TOKENS = 9000,
     SEQS = 6,
@@ -37,7 +38,9 @@ static uint32_t below(uint32_t limit)
 
 static struct gm_config config(int32_t window)
 {
-    struct gm_config cfg = { .layers = LAYERS, .kv_heads = 2, .head_dim = 32, .window = window };
+    struct gm_config cfg = {
+        .layers = LAYERS, .kv_heads = 2, .head_dim = HEAD_DIM, .window = window
+    };
     for (int32_t i = 0; i < LAYERS; i++)
         cfg.local[i] = window > 0 && i % 3 != 2;
     return cfg;
@@ -52,15 +55,19 @@ static struct gm_kv *open_cache(int32_t window, int32_t begin, int32_t end, int6
     return kv;
 }
 
+/* What is kept at a position of a layer: numbers that f16 holds exactly. */
 struct tag {
-    uint32_t serial;
-    int32_t pos, layer, value;
+    float k[2 * HEAD_DIM], v[2 * HEAD_DIM];
 };
 
-static void *tag_at(const struct gm_kv_view *v, size_t offset, int32_t pos)
+static void make_tag(struct tag *t, const struct shadow *s, int32_t layer, int32_t pos)
 {
-    size_t vec = gm_kv_vec_bytes(v->type, v->head_dim);
-    return v->pages[pos / GM_PAGE] + offset + (size_t)(pos % GM_PAGE) * (size_t)v->kv_heads * vec;
+    const int32_t part[] = { (int32_t)(s->serial >> 16), (int32_t)(s->serial & 0x7ff), pos % 2048,
+                             layer };
+    for (int i = 0; i < 2 * HEAD_DIM; i++) {
+        t->k[i] = (float)part[i % 4];
+        t->v[i] = (float)-part[i % 4];
+    }
 }
 
 static void write_tags(struct gm_kv *kv, const struct shadow *s, int32_t from)
@@ -69,9 +76,9 @@ static void write_tags(struct gm_kv *kv, const struct shadow *s, int32_t from)
         struct gm_kv_view v;
         gm_kv_view(kv, s->seq, layer, &v);
         for (int32_t pos = from; pos < s->len; pos++) {
-            struct tag k = { s->serial, pos, layer, 0 }, val = { s->serial, pos, layer, 1 };
-            memcpy(tag_at(&v, v.k_off, pos), &k, sizeof k);
-            memcpy(tag_at(&v, v.v_off, pos), &val, sizeof val);
+            struct tag t;
+            make_tag(&t, s, layer, pos);
+            gm_ref.kv_store(&v, pos, t.k, t.v);
         }
     }
 }
@@ -85,12 +92,13 @@ static int tags_hold(struct gm_kv *kv, const struct shadow *s)
         gm_kv_view(kv, s->seq, layer, &v);
         int32_t from = cfg.local[layer] ? s->len - WINDOW + 1 : 0;
         for (int32_t pos = from > 0 ? from : 0; pos < s->len; pos++) {
-            struct tag want = { s->serial, pos, layer, 0 };
-            if (!v.pages[pos / GM_PAGE] ||
-                memcmp(tag_at(&v, v.k_off, pos), &want, sizeof want) != 0)
+            struct tag want, got;
+            if (!v.pages[pos / GM_PAGE])
                 return 0;
-            want.value = 1;
-            if (memcmp(tag_at(&v, v.v_off, pos), &want, sizeof want) != 0)
+            make_tag(&want, s, layer, pos);
+            for (int32_t h = 0; h < 2; h++)
+                gm_kv_load(&v, pos, h, got.k + h * HEAD_DIM, got.v + h * HEAD_DIM);
+            if (memcmp(&want, &got, sizeof want) != 0)
                 return 0;
         }
     }

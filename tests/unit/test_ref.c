@@ -205,11 +205,12 @@ static float keys[LAST + 1][KV_HEADS][DIM], values[LAST + 1][KV_HEADS][DIM];
 /* One head by the formula, without pages. */
 static unsigned bad_head(const struct gm_attend *a, int head)
 {
+    const int first = a->window > 0 ? a->pos - a->window + 1 : 0;
     static long double weight[LAST + 1];
     long double total = 0.0L;
     const int kv = head / (HEADS / KV_HEADS);
     unsigned bad = 0;
-    for (int p = a->first; p <= a->last; p++) {
+    for (int p = first; p <= a->pos; p++) {
         long double s = 0.0L;
         for (int i = 0; i < DIM; i++)
             s += (long double)a->q[head * DIM + i] * (long double)keys[p][kv][i];
@@ -220,7 +221,7 @@ static unsigned bad_head(const struct gm_attend *a, int head)
     }
     for (int i = 0; i < DIM; i++) {
         long double want = 0.0L;
-        for (int p = a->first; p <= a->last; p++)
+        for (int p = first; p <= a->pos; p++)
             want += weight[p] / total * (long double)values[p][kv][i];
         bad += fabsl((long double)a->out[head * DIM + i] - want) > 1e-7L * (1 + fabsl(want));
     }
@@ -236,27 +237,29 @@ static void test_attend(void)
     const size_t vec = gm_kv_vec_bytes(GM_KV_F32, DIM), side = GM_PAGE * KV_HEADS * vec;
     for (size_t p = 0; p <= LAST / GM_PAGE; p++)
         pages[p] = gm_check_bytes(&check, 2 * side, 0);
+    const struct gm_kv_view kv = { pages, 0, side, GM_KV_F32, KV_HEADS, DIM };
     for (int pos = 0; pos <= LAST; pos++) {
-        for (int h = 0; h < KV_HEADS; h++) {
-            gm_check_fill_normal(&check, keys[pos][h], DIM, 1.0f);
-            gm_check_fill_normal(&check, values[pos][h], DIM, 1.0f);
-            uint8_t *at = pages[pos / GM_PAGE] + (size_t)(pos % GM_PAGE * KV_HEADS + h) * vec;
-            gm_ref.kv_store(at, keys[pos][h], DIM, GM_KV_F32);
-            gm_ref.kv_store(at + side, values[pos][h], DIM, GM_KV_F32);
-        }
+        gm_check_fill_normal(&check, keys[pos][0], KV_HEADS * DIM, 1.0f);
+        gm_check_fill_normal(&check, values[pos][0], KV_HEADS * DIM, 1.0f);
+        gm_ref.kv_store(&kv, pos, keys[pos][0], values[pos][0]);
     }
     gm_check_fill_normal(&check, q, HEADS * DIM, 0.4f);
     for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
         for (int cap = 0; cap <= 5; cap += 5) {
-            struct gm_attend a = {
-                q,          out,           { pages, 0, side, GM_KV_F32, KV_HEADS, DIM },
-                HEADS,      windows[w][0], windows[w][1],
-                (float)cap, NULL
-            };
+            const int first = windows[w][0], last = windows[w][1];
+            const struct gm_attend a = { .q = q,
+                                         .out = out,
+                                         .kv = kv,
+                                         .heads = HEADS,
+                                         .rows = 1,
+                                         .pos = last,
+                                         .window = first > 0 ? last - first + 1 : 0,
+                                         .softcap = (float)cap };
             uint8_t *kept = pages[0];
-            if (a.first >= GM_PAGE)
+            if (first >= GM_PAGE)
                 pages[0] = NULL; /* left of the window */
-            gm_ref.attend(&a);
+            for (int h = 0; h < KV_HEADS; h++)
+                gm_ref.attend(&a, h);
             pages[0] = kept;
             unsigned bad = 0;
             for (int h = 0; h < HEADS; h++)
