@@ -375,12 +375,53 @@ enum gm_status gm_lora_open(struct gm_lora **out, const char *dir, const struct 
     return GM_OK;
 }
 
+static size_t packed_bytes(const struct gm_kernels *k, const struct gm_mat *m)
+{
+    return m->data ? copy_bytes(k->pack_bytes(m->type, m->rows, m->cols)) : 0;
+}
+
+static void pack_mat(const struct gm_kernels *k, struct gm_mat *m, uint8_t **at)
+{
+    const size_t bytes = packed_bytes(k, m);
+    if (bytes == 0)
+        return;
+    k->pack(*at, m, 0, m->rows);
+    m->data = *at;
+    m->packed = true;
+    *at += bytes;
+}
+
+enum gm_status gm_lora_pack(struct gm_lora *lora, const struct gm_kernels *kernels,
+                            struct gm_err *err)
+{
+    const int32_t layers = lora->end - lora->begin;
+    size_t bytes = 0;
+    if (!kernels->pack_bytes || lora->packed)
+        return GM_OK;
+    for (int32_t i = 0; i < layers * GM_MAPS; i++) {
+        const struct gm_lora_map *map = &lora->layer[i / GM_MAPS][i % GM_MAPS];
+        bytes += packed_bytes(kernels, &map->a) + packed_bytes(kernels, &map->b);
+    }
+    uint8_t *at = lora->packed = aligned_alloc(COPY_ALIGN, bytes + COPY_ALIGN);
+    if (!at)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for an adapter of %zu bytes", bytes);
+    for (int32_t i = 0; i < layers * GM_MAPS; i++) {
+        struct gm_lora_map *map = &lora->layer[i / GM_MAPS][i % GM_MAPS];
+        pack_mat(kernels, &map->a, &at);
+        pack_mat(kernels, &map->b, &at);
+    }
+    free(lora->owned);
+    lora->owned = NULL;
+    return GM_OK;
+}
+
 void gm_lora_close(struct gm_lora **lora)
 {
     if (!*lora)
         return;
     free((*lora)->layer);
     free((*lora)->owned);
+    free((*lora)->packed);
     free(*lora);
     *lora = NULL;
 }

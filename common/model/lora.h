@@ -26,12 +26,17 @@ struct gm_lora {
     struct gm_lora_map (*layer)[GM_MAPS]; /* [end - begin] */
     uint64_t identity;                    /* hash of config and tensors of ALL layers */
     void *owned;
+    void *packed; /* both matrices of every map in the kernels' layout; NULL: as in the file */
 };
 
 /* Opens `dir` for layers [begin, end) of `cfg`; checks every tensor of the adapter against cfg, so
  * an adapter of another model is refused on every shard with a sentence. */
 enum gm_status gm_lora_open(struct gm_lora **out, const char *dir, const struct gm_config *cfg,
                             int32_t begin, int32_t end, struct gm_err *err);
+
+/* Lays the matrices out for the kernels, once, before the first use. GM_EXHAUSTED: no memory. */
+enum gm_status gm_lora_pack(struct gm_lora *lora, const struct gm_kernels *kernels,
+                            struct gm_err *err);
 void gm_lora_close(struct gm_lora **lora);
 
 #endif

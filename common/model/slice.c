@@ -219,6 +219,8 @@ static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts 
         status = check_config(&s->w.cfg, err);
     if (status == GM_OK && o->adapter_dir)
         status = gm_lora_open(&s->lora, o->adapter_dir, &s->w.cfg, o->spec.begin, o->spec.end, err);
+    if (status == GM_OK && s->lora)
+        status = gm_lora_pack(s->lora, s->k, err);
     if (status == GM_OK)
         status =
             gm_kv_new(&s->kv, &s->w.cfg, o->spec.begin, o->spec.end, o->kv_tokens, o->kv_type, err);
