@@ -25,6 +25,8 @@ enum {
     GM_ID_MAX = 64,             /* bytes of a tenant, session or turn id */
     GM_SESSIONS_LISTED = 10000, /* most sessions of one list */
     GM_EVENT_TOKENS_MAX = 64,   /* tokens of one event */
+    GM_JOURNAL_MS = 50,         /* between two writes of a turn's journal: tokens that it lacks after a
+                                   crash are computed again, the same ones */
 };
 
 /* A process of the ring as HELLO told it. */
@@ -95,6 +97,7 @@ struct gm_turn {
     Gm__Token **tokens; /* owned; absolute positions from n_prompt on */
     size_t n_tokens, tokens_cap;
     size_t journalled;
+    int64_t journal_ms; /* when it was written last */
     char numerics[256]; /* what the turn is computed with; "": not begun yet */
     int encodings;      /* times that the tokenizer was asked: only the last answer counts */
     bool cached_known;  /* `cached` is what the client is told */

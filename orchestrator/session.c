@@ -208,16 +208,19 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
     free(bytes);
 }
 
-/* Writes the tokens that the journal lacks at their absolute place: a repeated write changes
- * nothing. */
+/* Writes the tokens that the journal lacks at their absolute place, in batches of GM_JOURNAL_MS: a
+ * repeated write changes nothing. */
 void gm_sess_journal(struct gm_turn *t)
 {
     const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
     const size_t from = t->journalled, n = t->n_tokens - from;
     char offset[NUMBER_MAX];
     struct command c = { .n = 0 };
-    if (n == 0 || t->state != GM_TURN_RUN || gm_store_pending(t->orch->store) > GM_TURNS_MAX)
+    const int64_t now = gm_now_ms();
+    if (n == 0 || t->state != GM_TURN_RUN || now - t->journal_ms < GM_JOURNAL_MS ||
+        gm_store_pending(t->orch->store) > GM_TURNS_MAX)
         return;
+    t->journal_ms = now;
     int32_t *ids = malloc(n * sizeof *ids);
     if (!ids)
         return;

@@ -289,6 +289,8 @@ void gm_turn_tick(struct gm_turn *t)
     struct gm_err err = GM_ERR_NONE;
     if (!t->score && t->state >= GM_TURN_WAIT && now - t->lease_ms > GM_LEASE_MS / 3)
         gm_sess_renew(t);
+    if (!t->score)
+        gm_sess_journal(t);
     if (t->state == GM_TURN_WAIT) {
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
