@@ -249,5 +249,6 @@ int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
 int gm_cmd_kill(int argc, char **argv);
+int gm_cmd_bench(int argc, char **argv);
 
 #endif

@@ -27,6 +27,7 @@ static const struct command commands[] = {
     { "score", "log-probabilities of a text", gm_cmd_score },
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
+    { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], DISTANCE_MAX = 2 };
 
