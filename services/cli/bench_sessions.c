@@ -14,7 +14,7 @@
 
 enum {
     PROMPT_TOKENS = 64,
-    BESIDE_ANSWER_TOKENS = 4096, /* at most; they are stopped when the long prompt is read */
+    BESIDE_ANSWER_TOKENS = 2048, /* at most; they are stopped when the long prompt is read */
     QUIET_TOKENS = 64,           /* of each conversation before the long prompt is sent */
     POLL_MS = 2,
 };
@@ -209,8 +209,10 @@ static enum gm_status with_long(struct gm_bench *b, struct crowd *c, struct gm_e
         if (rc == GM_OK)
             rc = gm_bench_turn_run(b->conn->client, &ask, &beside, err);
         atomic_store(&c->stop, true);
-        const enum gm_status joined = crowd_join(c, rc == GM_OK ? err : NULL);
-        rc = rc == GM_OK ? joined : rc;
+        /* GM_ABORTED: a conversation ended early, and its own error says why */
+        const bool ask_why = rc == GM_OK || rc == GM_ABORTED;
+        const enum gm_status joined = crowd_join(c, ask_why ? err : NULL);
+        rc = ask_why && joined != GM_OK ? joined : rc;
         if (rc == GM_OK && (alone.n == 0 || beside.n == 0))
             rc = gm_fail(err, GM_CANCELLED, "stopped");
         if (rc == GM_OK)
