@@ -99,7 +99,7 @@ lint: build/.setup ## layers, sizes, headers, named paths
 check: build/.setup ## lint, format, warnings, sanitizer builds and their unit tests
 	@bash tools/check.sh
 
-bench: all model ## speed of this build
+bench: all model ## side by side with llama.cpp, built on first use (ARGS="--rows 1,2 --quick")
 	@bash tools/bench.sh $(ARGS)
 
 clean: ## remove everything built

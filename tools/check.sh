@@ -37,7 +37,7 @@ sanitizer() {
 
 step lint make -s lint
 step format format
-step "shell scripts" shellcheck tools/*.sh .ci/run
+step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
 

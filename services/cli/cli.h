@@ -250,5 +250,6 @@ int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
 int gm_cmd_synth(int argc, char **argv);
 int gm_cmd_kill(int argc, char **argv);
+int gm_cmd_bench(int argc, char **argv);
 
 #endif

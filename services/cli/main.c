@@ -28,6 +28,7 @@ static const struct command commands[] = {
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
     { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
+    { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], DISTANCE_MAX = 2 };
 
