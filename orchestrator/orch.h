@@ -25,7 +25,7 @@ enum {
     GM_ID_MAX = 64,             /* bytes of a tenant, session or turn id */
     GM_SESSIONS_LISTED = 10000, /* most sessions of one list */
     GM_EVENT_TOKENS_MAX = 64,   /* tokens of one event */
-    GM_JOURNAL_MS = 50,         /* between two writes of a turn's journal: tokens that it lacks after a
+    GM_JOURNAL_MS = 50,         /* between two writes of a journal: tokens that it lacks after a
                                    crash are computed again, the same ones */
 };
 

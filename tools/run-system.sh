@@ -10,6 +10,9 @@ python=/usr/bin/python3
 [ -x "$python" ] || python=python3
 unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 mkdir -p build
+GEMLINE_PACK=$(mktemp -d) || exit 1 # packs of the tests' models, apart from the user's
+export GEMLINE_PACK
+trap 'rm -rf "$GEMLINE_PACK"' EXIT
 rm -f build/system.xml
-exec env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system -c /dev/null --rootdir . \
+env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system -c /dev/null --rootdir . \
     -p no:cacheprovider -ra --tb=short --durations=5 -v --junit-xml=build/system.xml "$@"

@@ -34,6 +34,7 @@ enum {
     TABLE = -1,           /* number of the file with the embedding and head */
 };
 
+#define TABLE_NAME "table.pack"
 static const char magic[8] = "GMPACK1";
 
 struct entry {
@@ -106,11 +107,14 @@ static void warn(struct opening *o, const char *what, const char *why)
 /* ---- where -----------------------------------------------------------------------------------
  */
 
-static enum gm_status find_dir(struct opening *o, struct gm_err *err)
+enum gm_status gm_pack_folder(const char *model_path, const struct gm_kernels *kernels, char *out,
+                              struct gm_err *err)
 {
     char home[GM_PATH_MAX], real[GM_PATH_MAX], name[GM_PATH_MAX];
     const char *own = getenv("GEMLINE_PACK");
     enum gm_status st = GM_OK;
+    if (!kernels->pack_id)
+        return gm_fail(err, GM_UNSUPPORTED, "kernel set %s packs nothing", kernels->id);
     if (own && own[0] == '/') {
         snprintf(home, sizeof home, "%s", own);
     } else {
@@ -120,14 +124,21 @@ static enum gm_status find_dir(struct opening *o, struct gm_err *err)
     }
     if (st != GM_OK)
         return st;
-    if (!realpath(o->opts->model_path, real))
-        return gm_fail(err, GM_NOT_FOUND, "%s: %s", o->opts->model_path, strerror(errno));
+    if (!realpath(model_path, real))
+        return gm_fail(err, GM_NOT_FOUND, "%s: %s", model_path, strerror(errno));
     char *slash = strrchr(real, '/');
     const uint64_t folder = XXH3_64bits(real, (size_t)(slash - real));
-    if (snprintf(name, sizeof name, "%.200s-%s-%08" PRIx64, slash + 1, o->opts->kernels->pack_id,
+    if (snprintf(name, sizeof name, "%.200s-%s-%08" PRIx64, slash + 1, kernels->pack_id,
                  folder & UINT32_MAX) >= (int)sizeof name)
         return gm_fail(err, GM_RANGE, "the model's name is too long for a pack folder");
-    return gm_path_join(o->dir, sizeof o->dir, home, name, err);
+    return gm_path_join(out, GM_PATH_MAX, home, name, err);
+}
+
+bool gm_pack_present(const char *model_path, const struct gm_kernels *kernels)
+{
+    char path[GM_PATH_MAX];
+    return gm_pack_folder(model_path, kernels, path, NULL) == GM_OK &&
+           gm_path_join(path, sizeof path, path, TABLE_NAME, NULL) == GM_OK && gm_path_exists(path);
 }
 
 static enum gm_status describe_model(struct opening *o, struct gm_err *err)
@@ -147,7 +158,7 @@ static enum gm_status describe_model(struct opening *o, struct gm_err *err)
 
 static bool file_name(const struct opening *o, const struct part *p, char out[GM_PATH_MAX])
 {
-    char name[NAME_MAX_BYTES] = "table.pack";
+    char name[NAME_MAX_BYTES] = TABLE_NAME;
     if (p->number != TABLE)
         snprintf(name, sizeof name, "layer-%03d.pack", p->number);
     return gm_path_join(out, GM_PATH_MAX, o->dir, name, NULL) == GM_OK;
@@ -380,7 +391,8 @@ void gm_pack_open(struct gm_pack **out, struct gm_weights *w, const struct gm_gg
         o->pack = pack;
         o->opts = opts;
         o->gguf = g;
-        if (find_dir(o, &err) != GM_OK || describe_model(o, &err) != GM_OK)
+        if (gm_pack_folder(opts->model_path, opts->kernels, o->dir, &err) != GM_OK ||
+            describe_model(o, &err) != GM_OK)
             warn(o, "packs", err.text);
         else
             open_parts(o, w, part, parts_of(o, w, part));

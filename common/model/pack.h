@@ -49,4 +49,10 @@ enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *ke
                              void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
                              uint64_t *written, struct gm_err *err);
 
+/* Where the packs of a model file are, into out[GM_PATH_MAX]; and whether some are there (a look at
+ * the folder only, to decide whether a first start needs a word about packing). */
+enum gm_status gm_pack_folder(const char *model_path, const struct gm_kernels *kernels, char *out,
+                              struct gm_err *err);
+bool gm_pack_present(const char *model_path, const struct gm_kernels *kernels);
+
 #endif

@@ -100,6 +100,7 @@ static enum gm_status start(struct gm_conn *c, const struct gm_up_options *o, bo
                                 .tokenizer_only = tokenizer_only,
                                 .lifeline = -1 };
     if (rc == GM_OK && !tokenizer_only) {
+        gm_cli_pack_first(set->model, set->threads);
         gm_cli_progress("starting a pipeline for this command (gemline up keeps one)");
         rc = gm_daemon_start(job, &c->child, &c->lifeline, err);
         if (rc == GM_ABORTED) {

@@ -249,6 +249,10 @@ int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
 int gm_cmd_synth(int argc, char **argv);
+int gm_cmd_pack(int argc, char **argv);
+/* Packs the weights of a first start, with a meter on a terminal; a failure is not one of the
+ * start. */
+void gm_cli_pack_first(const char *model, int64_t threads);
 int gm_cmd_kill(int argc, char **argv);
 int gm_cmd_bench(int argc, char **argv);
 

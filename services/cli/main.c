@@ -26,6 +26,7 @@ static const struct command commands[] = {
     { "tokenize", "text to token ids and back", gm_cmd_tokenize },
     { "score", "log-probabilities of a text", gm_cmd_score },
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
+    { "pack", "lay the weights out for this CPU before the first start", gm_cmd_pack },
     { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
     { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },

@@ -64,6 +64,7 @@ int gm_cmd_up(int argc, char **argv)
         return gm_cli_wrong(&err);
     if (gm_options_resolve(&o.up, &set, &err) != GM_OK || gm_home_open(&home, NULL, &err) != GM_OK)
         return gm_cli_fail(&err);
+    gm_cli_pack_first(set.model, set.threads);
     struct gm_job job = { .home = &home, .set = &set, .lifeline = -1, .on_ready = say_ready };
     enum gm_status rc;
     if (o.detach) {
