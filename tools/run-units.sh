@@ -21,7 +21,8 @@ rm -f "$summary"
 run_one() {
     local name=$1 rc out=$scratch/out ran ok bad checks why=
     mkdir -p "$scratch/tmp"
-    GEMLINE_PACK=$scratch/tmp/packs TMPDIR=$scratch/tmp timeout -k 5 "$LIMIT_S" "$build/tests/$name" </dev/null >"$out" 2>&1
+    GEMLINE_PACK=$scratch/tmp/packs TMPDIR=$scratch/tmp \
+        timeout -k 5 "$LIMIT_S" "$build/tests/$name" </dev/null >"$out" 2>&1
     rc=$?
     rm -rf "$scratch/tmp"
     read -r ran ok bad < <(awk '$1 == "tests" && NF >= 6 { print $3, $4, $5 }' "$out" | tail -n 1)

@@ -26,14 +26,24 @@ enum {
     SUN_PATH_MAX = 107, /* bytes of a Unix socket's path */
 };
 
+/* A socket that is read. `ready`: it may hold a message; found by gm_bus_wait, taken back by
+ * gm_bus_take when the socket is empty. Asking a socket costs system calls, so none is asked
+ * without need. */
+struct reader {
+    void *sock;
+    int fd; /* readable when there is something new to ask the socket about */
+    bool ready;
+};
+
 struct gm_peer {
     char endpoint[GM_ENDPOINT_MAX];
-    void *sock;
+    struct reader in;
+    bool answers; /* something was sent that is answered over this connection: it is read */
 };
 
 struct gm_bus {
     void *ctx;
-    void *inbox; /* NULL for a client */
+    struct reader inbox; /* sock NULL for a client */
     struct gm_peer *peers[PEERS_MAX];
     int n_peers;
     int turn; /* which socket is asked first next time */
@@ -41,9 +51,11 @@ struct gm_bus {
     char identity[64];
 };
 
-/* Options that every socket has. */
-static enum gm_status socket_new(struct gm_bus *bus, int type, void **out, struct gm_err *err)
+/* A socket with the options that every one has. */
+static enum gm_status socket_new(struct gm_bus *bus, int type, struct reader *out,
+                                 struct gm_err *err)
 {
+    size_t fd_len = sizeof out->fd;
     const int hwm = GM_QUEUE_MAX, linger = LINGER_MS, ivl = RECONNECT_MS,
               ivl_max = RECONNECT_MAX_MS;
     const int64_t max = GM_MESSAGE_BYTES_MAX;
@@ -56,7 +68,8 @@ static enum gm_status socket_new(struct gm_bus *bus, int type, void **out, struc
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL, &ivl, sizeof ivl);
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL_MAX, &ivl_max, sizeof ivl_max);
     zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    *out = s;
+    out->sock = s;
+    zmq_getsockopt(s, ZMQ_FD, &out->fd, &fd_len);
     return GM_OK;
 }
 
@@ -81,9 +94,9 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
         rc = socket_new(bus, ZMQ_ROUTER, &bus->inbox, err);
     if (rc != GM_OK)
         return rc;
-    zmq_setsockopt(bus->inbox, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
-    zmq_setsockopt(bus->inbox, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
-    if (zmq_bind(bus->inbox, endpoint) != 0)
+    zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
+    zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
+    if (zmq_bind(bus->inbox.sock, endpoint) != 0)
         return gm_fail(err, GM_UNAVAILABLE, "cannot listen on %s: %s", endpoint,
                        zmq_strerror(zmq_errno()));
     return GM_OK;
@@ -118,11 +131,11 @@ void gm_bus_close(struct gm_bus **bus)
     if (!b)
         return;
     for (int i = 0; i < b->n_peers; i++) {
-        zmq_close(b->peers[i]->sock);
+        zmq_close(b->peers[i]->in.sock);
         free(b->peers[i]);
     }
-    if (b->inbox)
-        zmq_close(b->inbox);
+    if (b->inbox.sock)
+        zmq_close(b->inbox.sock);
     if (b->ctx)
         while (zmq_ctx_term(b->ctx) != 0 && zmq_errno() == EINTR)
             ;
@@ -147,15 +160,15 @@ struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_
         return NULL;
     }
     struct gm_peer *p = calloc(1, sizeof *p);
-    if (!p || socket_new(bus, ZMQ_DEALER, &p->sock, err) != GM_OK) {
+    if (!p || socket_new(bus, ZMQ_DEALER, &p->in, err) != GM_OK) {
         free(p);
         return NULL;
     }
     snprintf(p->endpoint, sizeof p->endpoint, "%s", endpoint);
-    zmq_setsockopt(p->sock, ZMQ_ROUTING_ID, bus->identity, strlen(bus->identity));
-    if (zmq_connect(p->sock, endpoint) != 0) {
+    zmq_setsockopt(p->in.sock, ZMQ_ROUTING_ID, bus->identity, strlen(bus->identity));
+    if (zmq_connect(p->in.sock, endpoint) != 0) {
         gm_fail(err, GM_INVALID, "cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
-        zmq_close(p->sock);
+        zmq_close(p->in.sock);
         free(p);
         return NULL;
     }
@@ -171,31 +184,56 @@ const char *gm_peer_endpoint(const struct gm_peer *peer)
 /* ---- waiting -----------------------------------------------------------------------------------
  */
 
+/* Reader i of those that are read: the inbox, then peers that answer; NULL after the last. */
+static struct reader *reader_at(struct gm_bus *bus, int *i)
+{
+    for (; *i <= bus->n_peers; ++*i) {
+        if (*i == bus->n_peers)
+            return bus->inbox.sock ? &bus->inbox : NULL;
+        if (bus->peers[*i]->answers)
+            return &bus->peers[*i]->in;
+    }
+    return NULL;
+}
+
+/* Asks the socket. Its descriptor signals changes only, so this must be done before each poll. */
+static bool ask(struct reader *r)
+{
+    int events = 0;
+    size_t len = sizeof events;
+    if (!r->ready && zmq_getsockopt(r->sock, ZMQ_EVENTS, &events, &len) == 0)
+        r->ready = (events & ZMQ_POLLIN) != 0;
+    return r->ready;
+}
+
 enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
                            struct gm_err *err)
 {
-    zmq_pollitem_t items[1 + PEERS_MAX + POLL_FDS_MAX];
+    struct pollfd all[1 + PEERS_MAX + POLL_FDS_MAX];
+    struct reader *reader[1 + PEERS_MAX], *r;
     int n = 0;
-    if (bus->inbox)
-        items[n++] = (zmq_pollitem_t){ bus->inbox, 0, ZMQ_POLLIN, 0 };
-    for (int i = 0; i < bus->n_peers; i++)
-        items[n++] = (zmq_pollitem_t){ bus->peers[i]->sock, 0, ZMQ_POLLIN, 0 };
-    const int at = n;
-    for (int i = 0; i < n_fds && i < POLL_FDS_MAX; i++) {
-        const short ev = (short)(((fds[i].events & POLLIN) ? ZMQ_POLLIN : 0) |
-                                 ((fds[i].events & POLLOUT) ? ZMQ_POLLOUT : 0));
-        items[n++] = (zmq_pollitem_t){ NULL, fds[i].fd, ev, 0 };
+    bool any = gm_stopping();
+    for (int i = 0; (r = reader_at(bus, &i)) != NULL; i++) {
+        any |= ask(r);
+        reader[n] = r;
+        all[n++] = (struct pollfd){ .fd = r->fd, .events = POLLIN };
     }
-    if (gm_stopping())
-        timeout_ms = 0;
-    if (zmq_poll(items, n, timeout_ms) < 0 && zmq_errno() != EINTR)
-        return gm_fail(err, GM_INTERNAL, "waiting failed: %s", zmq_strerror(zmq_errno()));
-    for (int i = 0; i < n_fds && i < POLL_FDS_MAX; i++) {
-        const short ev = items[at + i].revents;
-        fds[i].revents =
-            (short)(((ev & ZMQ_POLLIN) ? POLLIN : 0) | ((ev & ZMQ_POLLOUT) ? POLLOUT : 0) |
-                    ((ev & ZMQ_POLLERR) ? POLLERR : 0));
+    n_fds = n_fds < POLL_FDS_MAX ? n_fds : POLL_FDS_MAX;
+    if (any && n_fds == 0)
+        return GM_OK;
+    for (int i = 0; i < n_fds; i++)
+        all[n + i] = (struct pollfd){ .fd = fds[i].fd, .events = fds[i].events };
+    if (poll(all, (nfds_t)(n + n_fds), any ? 0 : timeout_ms) < 0) {
+        for (int i = 0; i < n_fds; i++)
+            fds[i].revents = 0;
+        return errno == EINTR ? GM_OK
+                              : gm_fail(err, GM_INTERNAL, "waiting failed: %s", strerror(errno));
     }
+    for (int i = 0; i < n; i++)
+        if (all[i].revents)
+            (void)ask(reader[i]);
+    for (int i = 0; i < n_fds; i++)
+        fds[i].revents = all[n + i].revents;
     return GM_OK;
 }
 
@@ -308,27 +346,38 @@ static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
     gm_bus_answer(bus, msg, &env, NULL, NULL);
 }
 
-bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
+/* Takes one message from a ready socket. False: it holds none that is good. */
+static bool take_from(struct gm_bus *bus, struct gm_peer *peer, struct gm_msg *msg)
 {
-    const int n = bus->n_peers + (bus->inbox ? 1 : 0);
-    for (int i = 0; i < n; i++) {
-        const int at = (bus->turn + i) % n;
-        const bool inbox = at == bus->n_peers;
+    struct reader *r = peer ? &peer->in : &bus->inbox;
+    while (r->ready) {
         bool ok = true;
         memset(msg, 0, sizeof *msg);
-        msg->peer = inbox ? NULL : bus->peers[at];
-        if (!read_frames(inbox ? bus->inbox : msg->peer->sock, msg, inbox ? 4 : 3, &ok)) {
+        msg->peer = peer;
+        if (!read_frames(r->sock, msg, peer ? 3 : 4, &ok)) {
             gm_msg_free(msg);
-            continue;
+            r->ready = false;
+            return false;
         }
-        const char *why = ok ? parse(msg, inbox) : "a message has too many frames";
-        if (!why) {
+        const char *why = ok ? parse(msg, !peer) : "a message has too many frames";
+        if (!why)
+            return true;
+        refuse(bus, msg, why);
+        gm_msg_free(msg);
+    }
+    return false;
+}
+
+bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
+{
+    const int n = bus->n_peers + 1;
+    for (int i = 0; i < n; i++) {
+        const int at = (bus->turn + i) % n;
+        struct gm_peer *peer = at < bus->n_peers ? bus->peers[at] : NULL;
+        if (take_from(bus, peer, msg)) {
             bus->turn = at + 1; /* the next one is asked first: none starves */
             return true;
         }
-        refuse(bus, msg, why);
-        gm_msg_free(msg);
-        i--; /* the same socket may hold a good one */
     }
     return false;
 }
@@ -355,13 +404,28 @@ static bool frame_of(zmq_msg_t *f, const ProtobufCMessage *m)
     return true;
 }
 
+/* The first frame. A socket that is never read learns of a new connection when it is asked. */
+static bool send_first(void *sock, zmq_msg_t *f, int flags)
+{
+    int events;
+    size_t len = sizeof events;
+    if (zmq_msg_send(f, sock, flags) >= 0)
+        return true;
+    if (zmq_errno() != EAGAIN || zmq_getsockopt(sock, ZMQ_EVENTS, &events, &len) != 0 ||
+        !(events & ZMQ_POLLOUT))
+        return false;
+    return zmq_msg_send(f, sock, flags) >= 0;
+}
+
 /* Sends [id] env body [payload]. The first frame decides whether anything is sent. */
 static enum gm_status send_frames(void *sock, const struct gm_msg *to, zmq_msg_t *f, int n,
                                   struct gm_err *err)
 {
     if (to && zmq_send(sock, to->from, to->from_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         goto failed;
-    for (int i = 0; i < n; i++)
+    if (!send_first(sock, &f[0], ZMQ_DONTWAIT | (n > 1 ? ZMQ_SNDMORE : 0)))
+        goto failed;
+    for (int i = 1; i < n; i++)
         if (zmq_msg_send(&f[i], sock, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0)
             goto failed;
     return GM_OK;
@@ -407,7 +471,8 @@ enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope 
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err)
 {
-    return put(bus, &(struct parcel){ to->sock, NULL, env, body, payload, payload_len }, err);
+    to->answers = true;
+    return put(bus, &(struct parcel){ to->in.sock, NULL, env, body, payload, payload_len }, err);
 }
 
 enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__Envelope *env,
@@ -415,7 +480,7 @@ enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__En
 {
     if (to->peer)
         return gm_bus_send(bus, to->peer, env, body, NULL, 0, err);
-    return put(bus, &(struct parcel){ bus->inbox, to, env, body, NULL, 0 }, err);
+    return put(bus, &(struct parcel){ bus->inbox.sock, to, env, body, NULL, 0 }, err);
 }
 
 enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
@@ -426,5 +491,5 @@ enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind
     env.kind = kind;
     env.has_payload_bytes = payload_len > 0;
     env.payload_bytes = (uint32_t)payload_len;
-    return gm_bus_send(bus, to, &env, body, payload, payload_len, err);
+    return put(bus, &(struct parcel){ to->in.sock, NULL, &env, body, payload, payload_len }, err);
 }

@@ -59,8 +59,8 @@ struct gm_msg {
 struct pollfd;
 enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
                            struct gm_err *err);
-/* Takes one message if there is one. Malformed or oversized ones are dropped and logged (answered
- * when they name a call). */
+/* Takes one message if gm_bus_wait found one; call it until it says no. Malformed or oversized ones
+ * are dropped and logged (answered when they name a call). */
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg);
 void gm_msg_free(struct gm_msg *msg);
 
@@ -75,7 +75,8 @@ enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope 
                            struct gm_err *err);
 enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__Envelope *env,
                              const ProtobufCMessage *body, struct gm_err *err);
-/* A ring message: only the kind. */
+/* A ring message: only the kind. It is not answered, and a connection over which nothing else is
+ * sent is not read. */
 enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err);

@@ -67,6 +67,38 @@ static bool beside(const struct gm_shard *s)
     return s->decode_us && gm_now_us() - s->decode_us < GM_BESIDE_US;
 }
 
+/* Averages over about the last eight steps. A step's time depends on how many rows decode and how
+ * long their contexts are, which changes slowly. */
+static void average(double *mean, double us)
+{
+    *mean = *mean > 0.0 ? *mean + (us - *mean) / 8.0 : us;
+}
+
+void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows, double us)
+{
+    if (prefill_rows == 0) {
+        if (decode_rows > 0)
+            average(&p->decode_us, us);
+        return;
+    }
+    const double beside_us = decode_rows > 0 ? p->decode_us : 0.0;
+    if (decode_rows == 0 || beside_us > 0.0)
+        average(&p->row_us, (us > beside_us ? us - beside_us : 0.0) / (double)prefill_rows);
+}
+
+/* Prefill rows of the next step. */
+static int32_t budget_rows(const struct gm_shard *s)
+{
+    if (!beside(s))
+        return GM_CHUNK_ALONE;
+    if (s->pace.decode_us <= 0.0 || s->pace.row_us <= 0.0)
+        return GM_CHUNK_BESIDE;
+    const double rows = s->pace.decode_us * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
+    return rows >= GM_CHUNK_ALONE       ? GM_CHUNK_ALONE
+           : rows > GM_CHUNK_BESIDE_MIN ? (int32_t)rows
+                                        : GM_CHUNK_BESIDE_MIN;
+}
+
 /* Rows that wait in the queues of a later shard; beside decode rows one prefill span at a time. */
 static int32_t form_queued(struct gm_shard *s, struct gm_work *works)
 {
@@ -123,7 +155,7 @@ static bool may_send(const struct gm_ticket *t)
 /* One chunk of one prompt after the other, until the budget is spent. */
 static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n)
 {
-    int32_t budget = beside(s) ? GM_CHUNK_BESIDE : GM_CHUNK_ALONE;
+    int32_t budget = budget_rows(s);
     for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
         struct gm_ticket *t = s->tickets.entries[(s->turn + i) % s->tickets.n].value;
         if (!may_send(t))

@@ -15,12 +15,15 @@ enum {
     GM_TICKETS_MAX = 1024,     /* turns running here at once */
     GM_SESSIONS_MAX = 3000,    /* sessions whose rows are kept */
     GM_CHUNK_ALONE = 256,      /* prefill rows of a step without decode rows */
-    GM_CHUNK_BESIDE = 32,      /* prefill rows of a step while others decode: bounds their wait */
-    GM_BESIDE_US = 250000,     /* others decode: a decode row was seen within this time */
-    GM_CHUNKS_IN_FLIGHT = 2,   /* prefill chunks of one sequence between shard 0 and the last */
-    GM_CANDS_GREEDY = 16,      /* candidates of a row at temperature 0 */
-    GM_CANDS_OPEN = 256,       /* candidates of a row without top-k */
-    GM_SCORE_ROWS = 8,         /* rows whose logits are held at once while scoring */
+    GM_CHUNK_BESIDE = 16,    /* prefill rows of a step while others decode, before it is known what
+                                a row costs */
+    GM_CHUNK_BESIDE_MIN = 4, /* and the least, whatever a row costs: a prompt must come to an end */
+    GM_BESIDE_PERCENT = 40,  /* what prefill rows may add to a step of decode rows */
+    GM_BESIDE_US = 250000,   /* others decode: a decode row was seen within this time */
+    GM_CHUNKS_IN_FLIGHT = 2, /* prefill chunks of one sequence between shard 0 and the last */
+    GM_CANDS_GREEDY = 16,    /* candidates of a row at temperature 0 */
+    GM_CANDS_OPEN = 256,     /* candidates of a row without top-k */
+    GM_SCORE_ROWS = 8,       /* rows whose logits are held at once while scoring */
     GM_WORKS_MAX = GM_BATCH_ROWS_MAX,
     GM_QUEUE_WORKS_MAX = 4096, /* spans waiting here */
     GM_RETRY_MS = 500,         /* hint when pages are taken */
@@ -96,6 +99,13 @@ struct gm_shard_out {
     void (*fault)(void *ctx, const struct gm_ticket *t, const struct gm_err *why);
 };
 
+/* What steps take here, measured: from it follows how many prefill rows go beside decode rows. 0:
+ * not known yet. */
+struct gm_pace {
+    double decode_us; /* a step of decode rows alone */
+    double row_us;    /* what one prefill row adds to a step */
+};
+
 struct gm_shard {
     struct gm_slice *slice;
     const struct gm_kernels *kernels;
@@ -105,7 +115,8 @@ struct gm_shard {
     struct gm_ring decode,
         prefill;       /* of struct gm_work: spans that arrived (not the first shard) */
     int64_t decode_us; /* when a decode row was computed last */
-    size_t turn;       /* round robin over prompts */
+    struct gm_pace pace;
+    size_t turn; /* round robin over prompts */
     struct gm_shard_out out;
     float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */
     float *score_logits;        /* [GM_SCORE_ROWS][vocab]; last shard */
@@ -159,6 +170,8 @@ enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm
  * the step's budget, taking turns. Returns how many. *more: something is left. */
 int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bool *more);
 void gm_work_free(struct gm_work *w);
+/* Notes what a step of so many rows took. */
+void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows, double us);
 
 /* ---- step.c ------------------------------------------------------------------------------------
  */

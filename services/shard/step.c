@@ -251,6 +251,7 @@ static void hand_on(struct gm_shard *s)
 
 void gm_shard_step(struct gm_shard *s, bool *more)
 {
+    const int64_t begin_us = gm_now_us();
     st.n_works = gm_shard_form(s, st.works, more);
     gather(s);
     if (st.n > 0) {
@@ -265,12 +266,16 @@ void gm_shard_step(struct gm_shard *s, bool *more)
             fault(s, st.owner[bad], &err);
             st.owner[bad] = NULL;
         }
+        int32_t decode_rows = 0;
         for (int32_t i = 0; i < st.n; i++)
-            s->decoded += st.live[i]->decode ? 1 : 0;
+            decode_rows += st.live[i]->decode ? 1 : 0;
+        s->decoded += (uint64_t)decode_rows;
         if (s->is_last)
             finish(s);
         else
             hand_on(s);
+        gm_shard_pace(&s->pace, decode_rows, st.rows - decode_rows,
+                      (double)(gm_now_us() - begin_us));
     }
     for (int32_t i = 0; i < st.n_works; i++)
         gm_work_free(&st.works[i]);

@@ -146,11 +146,46 @@ static void test_later_shard(void)
     shard_done(&s);
 }
 
+/* Chunks beside decode rows add GM_BESIDE_PERCENT to their step, whatever a row costs. */
+static void test_pace(void)
+{
+    struct gm_pace p = { 0 };
+    gm_shard_pace(&p, 0, 100, 20000.0); /* 200 us a row */
+    CU_ASSERT_DOUBLE_EQUAL(p.row_us, 200.0, 1e-9);
+    gm_shard_pace(&p, 8, 10, 9999.0); /* not known yet what decode rows alone take */
+    CU_ASSERT_DOUBLE_EQUAL(p.row_us, 200.0, 1e-9);
+    for (int i = 0; i < 100; i++)
+        gm_shard_pace(&p, 8, 0, 10000.0);
+    CU_ASSERT_DOUBLE_EQUAL(p.decode_us, 10000.0, 1e-6);
+    for (int i = 0; i < 100; i++)
+        gm_shard_pace(&p, 8, 10, 14000.0); /* 400 us a row beside them */
+    CU_ASSERT_DOUBLE_EQUAL(p.row_us, 400.0, 1.0);
+    CU_ASSERT_DOUBLE_EQUAL(p.decode_us, 10000.0, 1e-6);
+    gm_shard_pace(&p, 8, 10, 9000.0); /* less than nothing counts as nothing */
+    CU_ASSERT(p.row_us > 0.0 && p.row_us < 400.0);
+    struct gm_shard s;
+    struct gm_ticket t;
+    bool more;
+    shard_open(&s, true);
+    ticket_add(&s, &t, 1, 1000);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 1, 0, true, NULL), GM_OK);
+    s.decode_us = gm_now_us();
+    s.pace = (struct gm_pace){ 10000.0, 400.0 };
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT_EQUAL(works[0].n, 10000 * GM_BESIDE_PERCENT / 100 / 400);
+    s.pace = (struct gm_pace){ 10000.0, 1e6 };
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
+    CU_ASSERT_EQUAL(works[0].n, GM_CHUNK_BESIDE_MIN);
+    free(t.prompt);
+    shard_done(&s);
+}
+
 int main(void)
 {
     CU_initialize_registry();
     CU_pSuite suite = CU_add_suite("shard", NULL, NULL);
     CU_add_test(suite, "chunks and what is in flight", test_chunks);
+    CU_add_test(suite, "pace of chunks beside decode rows", test_pace);
     CU_add_test(suite, "decode rows come first and bound chunks", test_decode_first);
     CU_add_test(suite, "prompts take turns", test_turns);
     CU_add_test(suite, "queues of a later shard", test_later_shard);
