@@ -45,6 +45,7 @@ struct gm_pool {
     _Alignas(LINE) _Atomic uint32_t bell; /* counts runs (and the end); futex of the workers */
     _Atomic uint32_t sleepers;
     _Atomic int stop;
+    _Atomic int resting; /* nobody spins for the bell */
     /* The job: written by the caller before `ticket`, read only by holders of a chunk. */
     _Alignas(LINE) gm_pool_fn *fn;
     void *ctx;
@@ -98,8 +99,9 @@ static void futex_wake(_Atomic uint32_t *word, int count)
     syscall(SYS_futex, (void *)word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
-/* Spins until *word differs from `seen` or SPIN_NS have passed; returns the value last read. */
-static uint32_t spin_while(_Atomic uint32_t *word, uint32_t seen)
+/* Spins until *word differs from `seen`, SPIN_NS have passed or *enough is set (NULL: never);
+ * returns the value last read. */
+static uint32_t spin_while(_Atomic uint32_t *word, uint32_t seen, _Atomic int *enough)
 {
     int64_t end = 0;
     for (;;) {
@@ -109,6 +111,9 @@ static uint32_t spin_while(_Atomic uint32_t *word, uint32_t seen)
                 return value;
             }
             relax();
+        }
+        if (enough && atomic_load_explicit(enough, memory_order_relaxed)) {
+            return seen;
         }
         int64_t now = now_ns();
         if (end == 0) {
@@ -156,7 +161,7 @@ static void *worker_main(void *arg)
     set_fp_mode();
     uint32_t seen = 0;
     for (;;) {
-        uint32_t bell = spin_while(&pool->bell, seen);
+        uint32_t bell = spin_while(&pool->bell, seen, &pool->resting);
         while (bell == seen) {
             atomic_fetch_add(&pool->sleepers, 1);
             futex_wait(&pool->bell, seen);
@@ -246,7 +251,7 @@ static void wait_done(struct gm_pool *pool)
 {
     uint32_t done = atomic_load_explicit(&pool->done, memory_order_acquire);
     while (done != pool->chunks) {
-        uint32_t later = spin_while(&pool->done, done);
+        uint32_t later = spin_while(&pool->done, done, NULL);
         if (later == done) {
             atomic_store(&pool->caller_sleeps, 1);
             later = atomic_load(&pool->done);
@@ -285,7 +290,22 @@ void gm_pool_run(struct gm_pool *pool, int32_t items, int32_t grain, gm_pool_fn 
     pool->run++;
     atomic_store_explicit(&pool->ticket, (uint64_t)pool->run << 32 | pool->chunks,
                           memory_order_release);
+    atomic_store_explicit(&pool->resting, 0, memory_order_relaxed);
     ring(pool, (int)pool->chunks - 1);
     work(pool, 0);
     wait_done(pool);
+}
+
+void gm_pool_rest(struct gm_pool *pool)
+{
+    atomic_store_explicit(&pool->resting, 1, memory_order_relaxed);
+}
+
+/* The run count does not change, so a woken worker finds no chunk and spins. */
+void gm_pool_wake(struct gm_pool *pool)
+{
+    if (pool->threads > 1) {
+        atomic_store_explicit(&pool->resting, 0, memory_order_relaxed);
+        ring(pool, INT_MAX);
+    }
 }

@@ -26,4 +26,11 @@ int gm_pool_threads(const struct gm_pool *pool);
  * on all threads, and returns when all are done. Called from one thread only. */
 void gm_pool_run(struct gm_pool *pool, int32_t items, int32_t grain, gm_pool_fn *fn, void *ctx);
 
+/* No loop follows soon: workers that spin for the next one go to sleep at once and leave their
+ * cores to others. The next gm_pool_run wakes them. */
+void gm_pool_rest(struct gm_pool *pool);
+
+/* A loop follows soon: wakes the workers, which then spin for it as after any loop. */
+void gm_pool_wake(struct gm_pool *pool);
+
 #endif

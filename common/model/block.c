@@ -51,6 +51,11 @@ static int32_t find_bad(const struct gm_slice *slice, int32_t rows)
     return -1;
 }
 
+void gm_slice_wake(struct gm_slice *slice)
+{
+    gm_pool_wake(slice->pool);
+}
+
 enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, int32_t *bad_span,
                                struct gm_err *err)
 {
@@ -71,6 +76,8 @@ enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, i
         if (batch->progress)
             ++*batch->progress;
     }
+    if (!slice->w.final_norm) /* else the head follows */
+        gm_pool_rest(slice->pool);
     if (bad_layer < 0)
         return GM_OK;
     return gm_fail(err, GM_DATA_LOSS,

@@ -110,4 +110,5 @@ void gm_slice_head(struct gm_slice *slice, struct gm_head_row *rows, int32_t n)
         for (int32_t r = 0; r < t.n; r++)
             t.rows[r].finite = !t.bad[r];
     }
+    gm_pool_rest(slice->pool);
 }

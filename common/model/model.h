@@ -65,6 +65,9 @@ struct gm_batch {
     volatile uint64_t *progress; /* bumped once per layer; may be NULL */
 };
 
+/* Rows are about to come: wakes the threads, so that they need not be waited for. */
+void gm_slice_wake(struct gm_slice *slice);
+
 /* First shard: hidden[r] = scaled embedding of ids[r]. Ids are checked: GM_INVALID outside [0,
  * vocab). */
 enum gm_status gm_slice_embed(struct gm_slice *slice, const int32_t *ids, int32_t rows,

@@ -3,7 +3,8 @@
  * Owns:      the check of the options, the memory check and its table in the log, scratch sizes,
  *            the numerics text.
  * Does not:  run a step (block.c).
- * Memory:    scratch is one allocation; after the opening a step allocates nothing.
+ * Memory:    scratch is one mapping, resident where it is used; after the opening a step allocates
+ *            nothing.
  */
 #include "common/model/exec.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
@@ -156,12 +158,11 @@ static enum gm_status scratch_open(struct gm_slice *s, int threads, struct gm_er
                            "threads or context");
         bytes += lines(part[i].bytes);
     }
-    uint8_t *at = aligned_alloc(LINE, bytes);
-    if (!at)
+    uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED)
         return gm_fail(err, GM_EXHAUSTED,
                        "no memory for %.0f MiB of scratch: lower rows, threads or context",
                        (double)bytes / MIB);
-    memset(at, 0, bytes);
     s->s.owned = at;
     s->s.bytes = bytes;
     for (int i = 0; i < n; i++) {
@@ -272,7 +273,8 @@ void gm_slice_close(struct gm_slice **slice)
     if (!s)
         return;
     gm_pool_free(&s->pool);
-    free(s->s.owned);
+    if (s->s.owned)
+        (void)munmap(s->s.owned, s->s.bytes);
     gm_kv_free(&s->kv);
     gm_lora_close(&s->lora);
     gm_weights_close(&s->w);

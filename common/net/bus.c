@@ -489,6 +489,8 @@ enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind
 {
     Gm__Envelope env = GM__ENVELOPE__INIT;
     env.kind = kind;
+    env.has_made_us = 1;
+    env.made_us = (uint64_t)gm_now_us();
     env.has_payload_bytes = payload_len > 0;
     env.payload_bytes = (uint32_t)payload_len;
     return put(bus, &(struct parcel){ to->in.sock, NULL, &env, body, payload, payload_len }, err);

@@ -3,12 +3,13 @@
  * Owns:      what decode, prefill, hop and start mean, in the terms of the times of tokens.
  * Does not:  run several conversations (bench_sessions.c).
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "services/cli/bench.h"
 
-enum { PREFILLS = 2, HOP_CALLS = 200, HOP_CALL_MS = 5000 };
+enum { PREFILLS = 2, HOP_TOKENS = 200, HOP_CALL_MS = 5000 };
 static const uint32_t prefill_tokens[PREFILLS] = { 512, 2048 };
 static const char *const home_variable = "GEMLINE_HOME";
 
@@ -86,28 +87,57 @@ enum gm_status gm_bench_prefill(struct gm_bench *b, struct gm_err *err)
     return rc;
 }
 
-/* Half of a call to shard 0 that it answers from its loop at once: one way of one message with its
- * packing, sending, waking and unpacking. */
-enum gm_status gm_bench_hop(struct gm_bench *b, struct gm_err *err)
+/* What a process says of the ring messages that came to it. */
+static enum gm_status hop_of(struct gm_bench *b, const char *role, uint32_t index, double *us,
+                             struct gm_err *err)
 {
-    double times[HOP_CALLS];
     Gm__Empty empty = GM__EMPTY__INIT;
-    enum gm_status rc = GM_OK;
-    for (int i = 0; rc == GM_OK && i < HOP_CALLS; i++) {
-        ProtobufCMessage *reply = NULL;
-        const int64_t sent_us = gm_now_us();
-        rc = gm_client_call(b->conn->client,
-                            &(struct gm_client_to){ "shard", 0, "Health.Check", &empty.base,
-                                                    &gm__health_reply__descriptor, HOP_CALL_MS },
-                            &reply, err);
-        times[i] = (double)(gm_now_us() - sent_us) / 2;
-        if (reply)
-            protobuf_c_message_free_unpacked(reply, NULL);
-    }
+    ProtobufCMessage *reply = NULL;
+    const enum gm_status rc =
+        gm_client_call(b->conn->client,
+                       &(struct gm_client_to){ role, index, "Health.Check", &empty.base,
+                                               &gm__health_reply__descriptor, HOP_CALL_MS },
+                       &reply, err);
     if (rc != GM_OK)
         return rc;
-    const double median = gm_bench_quantile(times, HOP_CALLS, 0.5);
-    return gm_bench_put(b, err, median, "us", "half of a health call, median");
+    const Gm__HealthReply *h = (const Gm__HealthReply *)reply;
+    *us = h->has_hop_us ? h->hop_us : (double)NAN;
+    protobuf_c_message_free_unpacked(reply, NULL);
+    return isnan(*us) ? gm_fail(err, GM_NOT_FOUND, "%s-%u has seen no token yet", role, index)
+                      : GM_OK;
+}
+
+static bool has_shard(const struct gm_bench *b, uint32_t index)
+{
+    char path[GM_PATH_MAX];
+    return snprintf(path, sizeof path, "%.4000s/shard-%u.sock", b->conn->home.run, index) > 0 &&
+           gm_path_exists(path);
+}
+
+/* From a message's sender being done to work begun at its receiver, as the processes of the ring
+ * took it while one conversation was decoded. */
+enum gm_status gm_bench_hop(struct gm_bench *b, struct gm_err *err)
+{
+    double us[GM_CUT_SHARDS_MAX + 1];
+    size_t n = 0;
+    struct gm_bench_turn turn;
+    enum gm_status rc = gm_bench_turn_run(
+        b->conn->client,
+        &(struct gm_bench_ask){ .prompt_tokens = GM_BENCH_PROMPT_MIN, .answer_tokens = HOP_TOKENS },
+        &turn, err);
+    gm_bench_turn_free(&turn);
+    if (rc == GM_OK)
+        rc = hop_of(b, "sampler", 0, &us[n], err);
+    if (rc == GM_OK)
+        rc = gm_bench_put(b, err, us[n++], "us", "to the sampler, median");
+    for (uint32_t i = 0; rc == GM_OK && i < GM_CUT_SHARDS_MAX && has_shard(b, i); i++) {
+        rc = hop_of(b, "shard", i, &us[n], err);
+        if (rc == GM_OK)
+            rc = gm_bench_put(b, err, us[n++], "us", "to shard %u, median", i);
+    }
+    return rc == GM_OK
+               ? gm_bench_put(b, err, gm_bench_quantile(us, n, 0.5), "us", "median of the ring")
+               : rc;
 }
 
 /* From nothing to the first token of a short prompt, in a home of its own, which is removed. */

@@ -252,6 +252,8 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
     struct gm_shard_service *s = self;
     if (!s->open)
         return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed);
+    if (msg->env->kind == GM__KIND__CHOSEN || msg->env->kind == GM__KIND__HIDDEN_ROWS)
+        gm_slice_wake(s->shard.slice);
     for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
         if (handlers[i].kind != msg->env->kind)
             continue;

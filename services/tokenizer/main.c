@@ -3,6 +3,7 @@
  * Owns:      opening the vocabulary from a GGUF or a .model file, and writing the edge's copy of
  * it. Does not:  answer calls (edge.c).
  */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,6 +206,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "gm-tokenizer: %s\n", why.text);
         s.failed = why.text;
     }
+    (void)malloc_trim(0); /* what reading the vocabulary needed goes back to the system */
     s.base =
         (struct gm_service){ .role = "tokenizer",
                              .index = (uint32_t)o.index,
