@@ -4,11 +4,13 @@
  *            floating-point mode of every thread that computes.
  * Does not:  know what is computed, pin threads, or spin for longer than SPIN_NS.
  *
- * How a run works. `ticket` holds (run number << 32 | chunks not yet taken). A thread takes a chunk
- * by lowering the count with compare-and-swap; only a thread that has taken a chunk reads the job's
- * fields, and the caller does not return (nor change them) before `done` equals the number of
- * chunks. So a worker that wakes late finds nothing to take and nobody waits for it: on a machine
- * with fewer free cores than threads the caller simply does the work itself.
+ * How a run works. `ticket` holds (run number << 32 | items handed out). A thread takes a share of
+ * what is left by raising the count with compare-and-swap: large shares first, which keeps streams
+ * through memory long, small ones at the end, so that no thread waits long for another. Only a
+ * thread that has taken a share reads the job's fields it needs after that, and the caller does not
+ * return (nor change them) before `done` equals the number of items. So a worker that wakes late
+ * finds nothing to take and nobody waits for it: on a machine with fewer free cores than threads
+ * the caller simply does the work itself.
  */
 #include "kernels/pool.h"
 
@@ -26,10 +28,11 @@
 #endif
 
 enum {
-    SPIN_NS = 20000,       /* longest spin before a futex sleep */
-    SPIN_BATCH = 64,       /* pauses between two looks at the clock */
-    CHUNKS_PER_THREAD = 4, /* finer than one each, so that a slow core takes fewer */
-    LINE = 64,             /* bytes of a cache line */
+    SPIN_NS = 20000,   /* longest spin before a futex sleep */
+    SPIN_BATCH = 64,   /* pauses between two looks at the clock */
+    SHARE_FIRST = 2,   /* a share is 1 / (SHARE_FIRST threads) of what is left ... */
+    SHARES_LEAST = 24, /* ... but at least 1 / (SHARES_LEAST threads) of all */
+    LINE = 64,         /* bytes of a cache line */
 };
 
 struct worker {
@@ -39,19 +42,19 @@ struct worker {
 };
 
 struct gm_pool {
-    _Alignas(LINE) _Atomic uint64_t ticket; /* run << 32 | chunks left */
-    _Alignas(LINE) _Atomic uint32_t done;   /* chunks finished in this run; futex of the caller */
+    _Alignas(LINE) _Atomic uint64_t ticket; /* run << 32 | items handed out */
+    _Alignas(LINE) _Atomic uint32_t done;   /* items finished in this run; futex of the caller */
     _Atomic uint32_t caller_sleeps;
     _Alignas(LINE) _Atomic uint32_t bell; /* counts runs (and the end); futex of the workers */
     _Atomic uint32_t sleepers;
     _Atomic int stop;
     _Atomic int resting; /* nobody spins for the bell */
-    /* The job: written by the caller before `ticket`, read only by holders of a chunk. */
-    _Alignas(LINE) gm_pool_fn *fn;
+    /* The job: written by the caller before `ticket`. The atomic ones are also read by threads that
+     * come late; their compare-and-swap then fails, because the run number differs. */
+    _Alignas(LINE) _Atomic uint32_t items;
+    _Atomic uint32_t grain, least;
+    gm_pool_fn *fn;
     void *ctx;
-    int32_t items;
-    int32_t chunk_items;
-    uint32_t chunks;
     uint32_t run; /* caller only */
     int threads;
     int started; /* workers that exist, for gm_pool_free */
@@ -124,31 +127,40 @@ static uint32_t spin_while(_Atomic uint32_t *word, uint32_t seen, _Atomic int *e
     }
 }
 
-/* Takes one chunk of the current run; returns how many were left before it, 0 if none. */
-static uint32_t take_chunk(struct gm_pool *pool)
+/* Takes a share of the current run, [*begin, *end); 0: nothing is left. */
+static int take_share(struct gm_pool *pool, uint32_t *begin, uint32_t *end)
 {
     uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-    while ((uint32_t)ticket != 0) {
-        if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1,
+    for (;;) {
+        const uint32_t items = atomic_load_explicit(&pool->items, memory_order_acquire);
+        const uint32_t grain = atomic_load_explicit(&pool->grain, memory_order_relaxed);
+        const uint32_t least = atomic_load_explicit(&pool->least, memory_order_relaxed);
+        const uint32_t next = (uint32_t)ticket;
+        if (next >= items) {
+            return 0;
+        }
+        const uint32_t left = items - next;
+        uint32_t n = left / (SHARE_FIRST * (uint32_t)pool->threads) / grain * grain;
+        n = n > least ? n : least;
+        n = n < left ? n : left;
+        if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + n,
                                                   memory_order_acq_rel, memory_order_acquire)) {
-            return (uint32_t)ticket;
+            *begin = next;
+            *end = next + n;
+            return 1;
         }
     }
-    return 0;
 }
 
 static void work(struct gm_pool *pool, int index)
 {
-    uint32_t left;
-    while ((left = take_chunk(pool)) != 0) {
-        uint32_t chunks = pool->chunks;
-        int64_t begin = (int64_t)(chunks - left) * pool->chunk_items;
-        int64_t end = begin + pool->chunk_items;
-        if (end > pool->items) {
-            end = pool->items;
-        }
+    uint32_t begin;
+    uint32_t end;
+    while (take_share(pool, &begin, &end)) {
+        const uint32_t items = atomic_load_explicit(&pool->items, memory_order_relaxed);
         pool->fn(pool->ctx, (int32_t)begin, (int32_t)end, index);
-        if (atomic_fetch_add(&pool->done, 1) + 1 == chunks && atomic_load(&pool->caller_sleeps)) {
+        if (atomic_fetch_add(&pool->done, end - begin) + (end - begin) == items &&
+            atomic_load(&pool->caller_sleeps)) {
             futex_wake(&pool->done, 1);
         }
     }
@@ -219,7 +231,7 @@ struct gm_pool *gm_pool_new(int threads)
     if (!pool) {
         return NULL;
     }
-    *pool = (struct gm_pool){ .threads = threads };
+    *pool = (struct gm_pool){ .threads = threads, .grain = 1, .least = 1 };
     set_fp_mode();
     if (start_workers(pool) != 0) {
         gm_pool_free(&pool);
@@ -250,7 +262,7 @@ int gm_pool_threads(const struct gm_pool *pool)
 static void wait_done(struct gm_pool *pool)
 {
     uint32_t done = atomic_load_explicit(&pool->done, memory_order_acquire);
-    while (done != pool->chunks) {
+    while (done != atomic_load_explicit(&pool->items, memory_order_relaxed)) {
         uint32_t later = spin_while(&pool->done, done, NULL);
         if (later == done) {
             atomic_store(&pool->caller_sleeps, 1);
@@ -274,24 +286,26 @@ void gm_pool_run(struct gm_pool *pool, int32_t items, int32_t grain, gm_pool_fn 
         grain = 1;
     }
     set_fp_mode();
-    int64_t parts = (int64_t)pool->threads * CHUNKS_PER_THREAD;
-    int64_t size = (items + parts - 1) / parts;
-    size = (size + grain - 1) / grain * grain;
-    if (pool->threads == 1 || size >= items) {
+    if (pool->threads == 1 || items <= grain) {
         fn(ctx, 0, items, 0);
         return;
     }
+    const uint32_t all = (uint32_t)items, g = (uint32_t)grain;
+    const uint32_t least = all / (SHARES_LEAST * (uint32_t)pool->threads) / g * g;
+    pool->run++;
+    /* Nothing is left of the last run, so nobody takes a share while the fields change. */
+    atomic_store_explicit(&pool->ticket, (uint64_t)pool->run << 32 | UINT32_MAX,
+                          memory_order_relaxed);
     pool->fn = fn;
     pool->ctx = ctx;
-    pool->items = items;
-    pool->chunk_items = (int32_t)size;
-    pool->chunks = (uint32_t)((items + size - 1) / size);
+    atomic_store_explicit(&pool->items, all, memory_order_release);
+    atomic_store_explicit(&pool->grain, g, memory_order_relaxed);
+    atomic_store_explicit(&pool->least, least > g ? least : g, memory_order_relaxed);
     atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
     pool->run++;
-    atomic_store_explicit(&pool->ticket, (uint64_t)pool->run << 32 | pool->chunks,
-                          memory_order_release);
+    atomic_store_explicit(&pool->ticket, (uint64_t)pool->run << 32, memory_order_release);
     atomic_store_explicit(&pool->resting, 0, memory_order_relaxed);
-    ring(pool, (int)pool->chunks - 1);
+    ring(pool, (int)((all - 1) / g));
     work(pool, 0);
     wait_done(pool);
 }

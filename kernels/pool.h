@@ -22,7 +22,7 @@ struct gm_pool *gm_pool_new(int threads);
 void gm_pool_free(struct gm_pool **pool);
 int gm_pool_threads(const struct gm_pool *pool);
 
-/* Calls fn over [0, items) cut into chunks that are multiples of `grain` (the last may be short),
+/* Calls fn over [0, items) cut into shares that are multiples of `grain` (the last may be short),
  * on all threads, and returns when all are done. Called from one thread only. */
 void gm_pool_run(struct gm_pool *pool, int32_t items, int32_t grain, gm_pool_fn *fn, void *ctx);
 

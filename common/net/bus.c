@@ -1,55 +1,20 @@
 /* bus.c - ZeroMQ by role: see bus.h.
  *
  * Owns:      the context, the inbox, the table of peers, the frames of a message.
- * Does not:  know what a message means (rpc.c, the services' edges).
+ * Does not:  wait (bus_wait.c) or know what a message means (rpc.c, the services' edges).
  */
-#include "common/net/bus.h"
+#include "common/net/bus_inner.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <zmq.h>
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
-
-enum {
-    PEERS_MAX = 160,  /* outgoing connections of one process */
-    POLL_FDS_MAX = 8, /* extra descriptors of gm_bus_wait */
-    ENVELOPE_BYTES_MAX = 64 << 10,
-    VERSION = 1,
-    LINGER_MS = 500,
-    RECONNECT_MS = 20,
-    RECONNECT_MAX_MS = 200,
-    SUN_PATH_MAX = 107, /* bytes of a Unix socket's path */
-};
-
-/* A socket that is read. `ready`: it may hold a message; found by gm_bus_wait, taken back by
- * gm_bus_take when the socket is empty. Asking a socket costs system calls, so none is asked
- * without need. */
-struct reader {
-    void *sock;
-    int fd; /* readable when there is something new to ask the socket about */
-    bool ready;
-};
-
-struct gm_peer {
-    char endpoint[GM_ENDPOINT_MAX];
-    struct reader in;
-    bool answers; /* something was sent that is answered over this connection: it is read */
-};
-
-struct gm_bus {
-    void *ctx;
-    struct reader inbox; /* sock NULL for a client */
-    struct gm_peer *peers[PEERS_MAX];
-    int n_peers;
-    int turn; /* which socket is asked first next time */
-    uint64_t boot;
-    char identity[64];
-};
 
 /* A socket with the options that every one has. */
 static enum gm_status socket_new(struct gm_bus *bus, int type, struct reader *out,
@@ -99,6 +64,7 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
     if (zmq_bind(bus->inbox.sock, endpoint) != 0)
         return gm_fail(err, GM_UNAVAILABLE, "cannot listen on %s: %s", endpoint,
                        zmq_strerror(zmq_errno()));
+    gm_lane_open(&bus->lane, endpoint);
     return GM_OK;
 }
 
@@ -110,6 +76,7 @@ enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char
     if (!bus)
         return gm_fail(err, GM_EXHAUSTED, "no memory for the bus");
     bus->boot = gm_random_u64();
+    bus->lane = GM_LANE_NONE;
     snprintf(bus->identity, sizeof bus->identity, "%.30s-%016llx", identity,
              (unsigned long long)bus->boot);
     bus->ctx = zmq_ctx_new();
@@ -134,6 +101,7 @@ void gm_bus_close(struct gm_bus **bus)
         zmq_close(b->peers[i]->in.sock);
         free(b->peers[i]);
     }
+    gm_lane_close(&b->lane);
     if (b->inbox.sock)
         zmq_close(b->inbox.sock);
     if (b->ctx)
@@ -165,6 +133,8 @@ struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_
         return NULL;
     }
     snprintf(p->endpoint, sizeof p->endpoint, "%s", endpoint);
+    if (!gm_lane_path(p->lane, endpoint))
+        p->lane[0] = '\0';
     zmq_setsockopt(p->in.sock, ZMQ_ROUTING_ID, bus->identity, strlen(bus->identity));
     if (zmq_connect(p->in.sock, endpoint) != 0) {
         gm_fail(err, GM_INVALID, "cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
@@ -179,62 +149,6 @@ struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_
 const char *gm_peer_endpoint(const struct gm_peer *peer)
 {
     return peer->endpoint;
-}
-
-/* ---- waiting -----------------------------------------------------------------------------------
- */
-
-/* Reader i of those that are read: the inbox, then peers that answer; NULL after the last. */
-static struct reader *reader_at(struct gm_bus *bus, int *i)
-{
-    for (; *i <= bus->n_peers; ++*i) {
-        if (*i == bus->n_peers)
-            return bus->inbox.sock ? &bus->inbox : NULL;
-        if (bus->peers[*i]->answers)
-            return &bus->peers[*i]->in;
-    }
-    return NULL;
-}
-
-/* Asks the socket. Its descriptor signals changes only, so this must be done before each poll. */
-static bool ask(struct reader *r)
-{
-    int events = 0;
-    size_t len = sizeof events;
-    if (!r->ready && zmq_getsockopt(r->sock, ZMQ_EVENTS, &events, &len) == 0)
-        r->ready = (events & ZMQ_POLLIN) != 0;
-    return r->ready;
-}
-
-enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
-                           struct gm_err *err)
-{
-    struct pollfd all[1 + PEERS_MAX + POLL_FDS_MAX];
-    struct reader *reader[1 + PEERS_MAX], *r;
-    int n = 0;
-    bool any = gm_stopping();
-    for (int i = 0; (r = reader_at(bus, &i)) != NULL; i++) {
-        any |= ask(r);
-        reader[n] = r;
-        all[n++] = (struct pollfd){ .fd = r->fd, .events = POLLIN };
-    }
-    n_fds = n_fds < POLL_FDS_MAX ? n_fds : POLL_FDS_MAX;
-    if (any && n_fds == 0)
-        return GM_OK;
-    for (int i = 0; i < n_fds; i++)
-        all[n + i] = (struct pollfd){ .fd = fds[i].fd, .events = fds[i].events };
-    if (poll(all, (nfds_t)(n + n_fds), any ? 0 : timeout_ms) < 0) {
-        for (int i = 0; i < n_fds; i++)
-            fds[i].revents = 0;
-        return errno == EINTR ? GM_OK
-                              : gm_fail(err, GM_INTERNAL, "waiting failed: %s", strerror(errno));
-    }
-    for (int i = 0; i < n; i++)
-        if (all[i].revents)
-            (void)ask(reader[i]);
-    for (int i = 0; i < n_fds; i++)
-        fds[i].revents = all[n + i].revents;
-    return GM_OK;
 }
 
 /* ---- receiving ---------------------------------------------------------------------------------
@@ -291,6 +205,16 @@ static const void *payload_aligned(struct gm_msg *msg, zmq_msg_t *f)
     return msg->copy;
 }
 
+static const char *unpack_envelope(struct gm_msg *msg, const void *p, size_t len)
+{
+    if (len > ENVELOPE_BYTES_MAX)
+        return "an envelope is too large";
+    msg->env = gm__envelope__unpack(NULL, len, p);
+    if (!msg->env)
+        return "an envelope cannot be read";
+    return msg->env->version == VERSION ? NULL : "another version of the protocol is spoken";
+}
+
 /* Takes the frames apart. A sentence says what is wrong with a bad message, else NULL. */
 static const char *parse(struct gm_msg *msg, bool inbox)
 {
@@ -305,14 +229,10 @@ static const char *parse(struct gm_msg *msg, bool inbox)
     }
     if (msg->n_frames < i + 2)
         return "a message has an envelope and a body";
-    const size_t env_len = zmq_msg_size(msg->frames[i]);
-    if (env_len > ENVELOPE_BYTES_MAX)
-        return "an envelope is too large";
-    msg->env = gm__envelope__unpack(NULL, env_len, zmq_msg_data(msg->frames[i]));
-    if (!msg->env)
-        return "an envelope cannot be read";
-    if (msg->env->version != VERSION)
-        return "another version of the protocol is spoken";
+    const char *why =
+        unpack_envelope(msg, zmq_msg_data(msg->frames[i]), zmq_msg_size(msg->frames[i]));
+    if (why)
+        return why;
     msg->body = zmq_msg_data(msg->frames[i + 1]);
     msg->body_len = zmq_msg_size(msg->frames[i + 1]);
     if (msg->body_len > GM_BODY_BYTES_MAX)
@@ -325,6 +245,27 @@ static const char *parse(struct gm_msg *msg, bool inbox)
         if (!msg->payload)
             return "no memory for the rows of a message";
     }
+    return NULL;
+}
+
+/* A message of the lane: its parts follow each other at p. It is copied, because p is used again.
+ */
+static const char *parse_lane(struct gm_msg *msg, const uint8_t *p, size_t env_len, size_t body_len,
+                              size_t payload_len)
+{
+    const char *why = unpack_envelope(msg, p, env_len);
+    if (why)
+        return why;
+    const size_t at = (body_len + 15) / 16 * 16;
+    uint8_t *copy = msg->copy = aligned_alloc(16, at + (payload_len + 31) / 16 * 16);
+    if (!copy)
+        return "no memory for a short message";
+    memcpy(copy, p + env_len, body_len);
+    memcpy(copy + at, p + env_len + body_len, payload_len);
+    msg->body = copy;
+    msg->body_len = body_len;
+    msg->payload = payload_len ? copy + at : NULL;
+    msg->payload_len = payload_len;
     return NULL;
 }
 
@@ -368,8 +309,43 @@ static bool take_from(struct gm_bus *bus, struct gm_peer *peer, struct gm_msg *m
     return false;
 }
 
+/* What stands before the parts of a lane's message. */
+struct lane_head {
+    uint32_t env_len, body_len;
+};
+
+/* One message from the lane. False: it holds none that is good. */
+static bool take_lane(struct gm_bus *bus, struct gm_msg *msg)
+{
+    static uint8_t buf[GM_LANE_BYTES_MAX + 1];
+    while (bus->lane_ready) {
+        const size_t n = gm_lane_recv(&bus->lane, buf);
+        struct lane_head h;
+        memset(msg, 0, sizeof *msg);
+        if (n == 0) {
+            bus->lane_ready = false;
+            return false;
+        }
+        memcpy(&h, buf, n < sizeof h ? n : sizeof h);
+        const char *why = "a short message is cut or too long";
+        if (n >= sizeof h && n <= GM_LANE_BYTES_MAX && h.env_len <= n - sizeof h &&
+            h.body_len <= n - sizeof h - h.env_len)
+            why = parse_lane(msg, buf + sizeof h, h.env_len, h.body_len,
+                             n - sizeof h - h.env_len - h.body_len);
+        if (!why && msg->env->kind < GM__KIND__TOKEN_ROWS)
+            why = "a call came where only the ring's short messages go";
+        if (!why)
+            return true;
+        refuse(bus, msg, why);
+        gm_msg_free(msg);
+    }
+    return false;
+}
+
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
 {
+    if (take_lane(bus, msg))
+        return true;
     const int n = bus->n_peers + 1;
     for (int i = 0; i < n; i++) {
         const int at = (bus->turn + i) % n;
@@ -483,15 +459,56 @@ enum gm_status gm_bus_answer(struct gm_bus *bus, const struct gm_msg *to, Gm__En
     return put(bus, &(struct parcel){ bus->inbox.sock, to, env, body, NULL, 0 }, err);
 }
 
+static void ring_envelope(Gm__Envelope *env, Gm__Kind kind, size_t payload_len)
+{
+    gm__envelope__init(env);
+    env->kind = kind;
+    env->has_made_us = 1;
+    env->made_us = (uint64_t)gm_now_us();
+    env->has_payload_bytes = payload_len > 0;
+    env->payload_bytes = (uint32_t)payload_len;
+}
+
 enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err)
 {
-    Gm__Envelope env = GM__ENVELOPE__INIT;
-    env.kind = kind;
-    env.has_made_us = 1;
-    env.made_us = (uint64_t)gm_now_us();
-    env.has_payload_bytes = payload_len > 0;
-    env.payload_bytes = (uint32_t)payload_len;
+    Gm__Envelope env;
+    ring_envelope(&env, kind, payload_len);
+    return put(bus, &(struct parcel){ to->in.sock, NULL, &env, body, payload, payload_len }, err);
+}
+
+/* Packs and sends over the lane; false: it did not take the message. */
+static bool put_lane(struct gm_bus *bus, const struct gm_peer *to, Gm__Envelope *env,
+                     const ProtobufCMessage *body, const void *payload, size_t payload_len)
+{
+    static uint8_t buf[GM_LANE_BYTES_MAX];
+    if (!to->lane[0] || payload_len > GM_LANE_BYTES_MAX)
+        return false;
+    env->version = VERSION;
+    env->has_boot = 1;
+    env->boot = bus->boot;
+    const size_t env_len = gm__envelope__get_packed_size(env);
+    const size_t body_len = body ? protobuf_c_message_get_packed_size(body) : 0;
+    struct lane_head h = { (uint32_t)env_len, (uint32_t)body_len };
+    if (env_len > sizeof buf || body_len > sizeof buf - env_len)
+        return false;
+    gm__envelope__pack(env, buf);
+    if (body)
+        protobuf_c_message_pack(body, buf + env_len);
+    const struct iovec parts[] = { { &h, sizeof h },
+                                   { buf, env_len + body_len },
+                                   { (void *)(uintptr_t)payload, payload_len } };
+    return gm_lane_send(&bus->lane, to->lane, parts, payload_len > 0 ? 3 : 2);
+}
+
+enum gm_status gm_bus_post_short(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
+                                 const ProtobufCMessage *body, const void *payload,
+                                 size_t payload_len, struct gm_err *err)
+{
+    Gm__Envelope env;
+    ring_envelope(&env, kind, payload_len);
+    if (put_lane(bus, to, &env, body, payload, payload_len))
+        return GM_OK;
     return put(bus, &(struct parcel){ to->in.sock, NULL, &env, body, payload, payload_len }, err);
 }

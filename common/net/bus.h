@@ -81,4 +81,11 @@ enum gm_status gm_bus_post(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err);
 
+/* The same for the message that the next token waits for: between processes of one machine it goes
+ * from thread to thread (lane.h). Its order relative to gm_bus_post is not kept, so only what has
+ * at most one on its way per turn may go so. */
+enum gm_status gm_bus_post_short(struct gm_bus *bus, struct gm_peer *to, Gm__Kind kind,
+                                 const ProtobufCMessage *body, const void *payload,
+                                 size_t payload_len, struct gm_err *err);
+
 #endif

@@ -53,7 +53,8 @@ static void send_chosen(struct gm_sampler_service *s, struct open_seq *q)
 {
     struct gm_err err = GM_ERR_NONE;
     q->parked = false;
-    if (gm_bus_post(s->base.bus, q->first, GM__KIND__CHOSEN, &q->next.base, NULL, 0, &err) != GM_OK)
+    if (gm_bus_post_short(s->base.bus, q->first, GM__KIND__CHOSEN, &q->next.base, NULL, 0, &err) !=
+        GM_OK)
         gm_log_err(GM_LOG_WARN, "chosen token not sent", &err);
 }
 

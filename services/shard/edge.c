@@ -41,16 +41,19 @@ static void out_hidden(void *ctx, void *next, const struct gm_work *const *works
     Gm__HiddenRows msg = GM__HIDDEN_ROWS__INIT;
     struct gm_err err = GM_ERR_NONE;
     size_t n_rows = 0;
+    bool decode = true; /* chunks of a prompt follow each other and keep to one way */
     for (int32_t i = 0; i < n; i++) {
         span_fill(&spans[i], works[i]);
         list[i] = &spans[i];
         n_rows += (size_t)works[i]->n;
+        decode &= works[i]->decode;
     }
     msg.n_spans = (size_t)n;
     msg.spans = list;
     msg.d_model = (uint32_t)d;
-    if (gm_bus_post(s->base.bus, next, GM__KIND__HIDDEN_ROWS, &msg.base, rows,
-                    n_rows * d * sizeof(float), &err) != GM_OK)
+    if ((decode ? gm_bus_post_short : gm_bus_post)(s->base.bus, next, GM__KIND__HIDDEN_ROWS,
+                                                   &msg.base, rows, n_rows * d * sizeof(float),
+                                                   &err) != GM_OK)
         gm_log_err(GM_LOG_WARN, "hidden rows not sent", &err);
 }
 
@@ -85,7 +88,10 @@ static void out_candidates(void *ctx, const struct gm_ticket *t, int32_t pos,
     top_fill(top, list, t->rules.top_n, top_ids, top_logprobs);
     msg.n_top = (size_t)t->rules.top_n;
     msg.top = list;
-    post(s, t->next, GM__KIND__CANDIDATES, &msg.base);
+    struct gm_err err = GM_ERR_NONE;
+    if (gm_bus_post_short(s->base.bus, t->next, GM__KIND__CANDIDATES, &msg.base, NULL, 0, &err) !=
+        GM_OK)
+        gm_log_err(GM_LOG_WARN, "candidates not sent", &err);
 }
 
 static void out_scored(void *ctx, const struct gm_ticket *t, int32_t pos, double next_logprob,
