@@ -15,7 +15,7 @@
 enum {
     GM_JOINT_MAX = 3,       /* linear maps of one region: q, k, v */
     GM_NUMERICS_MAX = 120,  /* bytes of the numerics text */
-    GM_OUT_GRAIN = 16,      /* outputs a thread takes at the least */
+    GM_OUT_GRAIN = 32,      /* outputs a thread takes at the least: a pair of groups */
     GM_ATTN_TILE_ROWS = 24, /* most rows of one sequence attended to in one call */
 };
 
