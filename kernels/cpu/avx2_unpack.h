@@ -14,7 +14,14 @@
 
 #include <immintrin.h>
 
-enum { GM_LANES = 8, GM_TILE_ROWS = 4, GM_TILE_GROUPS = 1, GM_STREAM_ROWS = 4, GM_SIGNED_Q8 = 1 };
+enum {
+    GM_LANES = 8,
+    GM_TILE_ROWS = 4,
+    GM_TILE_GROUPS = 1,
+    GM_FEW_ROWS = 32,
+    GM_STREAM_ROWS = 4,
+    GM_SIGNED_Q8 = 1
+};
 #define GM_STREAM_IS_8 0
 
 typedef __m256i gm_qi;

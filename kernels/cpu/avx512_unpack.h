@@ -15,7 +15,14 @@
 
 #include <immintrin.h>
 
-enum { GM_LANES = 16, GM_TILE_ROWS = 4, GM_TILE_GROUPS = 2, GM_STREAM_ROWS = 8, GM_SIGNED_Q8 = 0 };
+enum {
+    GM_LANES = 16,
+    GM_TILE_ROWS = 4,
+    GM_TILE_GROUPS = 2,
+    GM_FEW_ROWS = 32,
+    GM_STREAM_ROWS = 8,
+    GM_SIGNED_Q8 = 0
+};
 #define GM_STREAM_IS_8 1
 
 typedef __m512i gm_qi;

@@ -74,16 +74,37 @@ static void average(double *mean, double us)
     *mean = *mean > 0.0 ? *mean + (us - *mean) / 8.0 : us;
 }
 
+static int32_t pace_rows(int32_t decode_rows)
+{
+    return decode_rows < GM_PACE_ROWS ? decode_rows : GM_PACE_ROWS;
+}
+
+/* A step of so many decode rows alone; where none was seen, the next larger or smaller one says
+ * it. */
+static double decode_us(const struct gm_pace *p, int32_t rows)
+{
+    for (int32_t i = 0; i <= GM_PACE_ROWS; i++) {
+        if (rows + i <= GM_PACE_ROWS && p->decode_us[rows + i] > 0.0)
+            return p->decode_us[rows + i];
+        if (rows - i > 0 && p->decode_us[rows - i] > 0.0)
+            return p->decode_us[rows - i];
+    }
+    return 0.0;
+}
+
 void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows, double us)
 {
+    const int32_t rows = pace_rows(decode_rows);
+    if (rows > 0)
+        p->decode_rows = rows;
     if (prefill_rows == 0) {
-        if (decode_rows > 0)
-            average(&p->decode_us, us);
+        if (rows > 0)
+            average(&p->decode_us[rows], us);
         return;
     }
-    const double beside_us = decode_rows > 0 ? p->decode_us : 0.0;
-    if (decode_rows == 0 || beside_us > 0.0)
-        average(&p->row_us, (us > beside_us ? us - beside_us : 0.0) / (double)prefill_rows);
+    const double alone = rows > 0 ? p->decode_us[rows] : 0.0;
+    if (rows == 0 || alone > 0.0)
+        average(&p->row_us, (us > alone ? us - alone : 0.0) / (double)prefill_rows);
 }
 
 /* Prefill rows of the next step. */
@@ -91,9 +112,10 @@ static int32_t budget_rows(const struct gm_shard *s)
 {
     if (!beside(s))
         return GM_CHUNK_ALONE;
-    if (s->pace.decode_us <= 0.0 || s->pace.row_us <= 0.0)
+    const double alone = decode_us(&s->pace, s->pace.decode_rows);
+    if (alone <= 0.0 || s->pace.row_us <= 0.0)
         return GM_CHUNK_BESIDE;
-    const double rows = s->pace.decode_us * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
+    const double rows = alone * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
     return rows >= GM_CHUNK_ALONE       ? GM_CHUNK_ALONE
            : rows > GM_CHUNK_BESIDE_MIN ? (int32_t)rows
                                         : GM_CHUNK_BESIDE_MIN;

@@ -102,8 +102,9 @@ struct gm_shard_out {
 /* What steps take here, measured: from it follows how many prefill rows go beside decode rows. 0:
  * not known yet. */
 struct gm_pace {
-    double decode_us; /* a step of decode rows alone */
-    double row_us;    /* what one prefill row adds to a step */
+    double decode_us[GM_PACE_ROWS + 1]; /* a step of so many decode rows (or more) alone */
+    double row_us;                      /* what one prefill row adds to a step */
+    int32_t decode_rows;                /* of the last step that had any */
 };
 
 struct gm_shard {
