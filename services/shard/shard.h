@@ -19,6 +19,7 @@ enum {
                                 a row costs */
     GM_CHUNK_BESIDE_MIN = 4, /* and the least, whatever a row costs: a prompt must come to an end */
     GM_BESIDE_PERCENT = 40,  /* what prefill rows may add to a step of decode rows */
+    GM_PACE_ROWS = 32,       /* decode rows whose steps are told apart */
     GM_BESIDE_US = 250000,   /* others decode: a decode row was seen within this time */
     GM_CHUNKS_IN_FLIGHT = 2, /* prefill chunks of one sequence between shard 0 and the last */
     GM_CANDS_GREEDY = 16,    /* candidates of a row at temperature 0 */
