@@ -38,6 +38,8 @@ enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos,
         return GM_OK;
     if (t->has_decode || t->send_from < t->send_end)
         return gm_fail(err, GM_DATA_LOSS, "a token for position %d while rows before it wait", pos);
+    if (!s->back_us)
+        s->back_us = gm_now_us();
     t->has_decode = true;
     t->decode_pos = pos;
     t->decode_id = id;
@@ -164,9 +166,26 @@ static int32_t form_decode(struct gm_shard *s, struct gm_work *works)
         t->has_decode = false;
         n++;
     }
-    if (n > 0)
+    if (n > 0) {
         s->decode_us = gm_now_us();
+        s->step_rows = n;
+        s->back_us = 0;
+    }
     return n;
+}
+
+/* Whether it is better to wait a moment than to compute now: tokens of one step come back one after
+ * the other, and each step reads all weights; and a chunk that goes without them is one more that
+ * they wait for. Where other shards follow, their work lies between and nothing is held for it. */
+static bool hold(const struct gm_shard *s)
+{
+    const int64_t now = gm_now_us();
+    int32_t ready = 0;
+    for (size_t i = 0; i < s->tickets.n; i++)
+        ready += ((const struct gm_ticket *)s->tickets.entries[i].value)->has_decode;
+    if (ready > 0)
+        return ready < s->step_rows && now - s->back_us < GM_GATHER_US;
+    return s->is_last && s->step_rows > 0 && now - s->step_us < GM_HOLD_US;
 }
 
 static bool may_send(const struct gm_ticket *t)
@@ -208,6 +227,9 @@ int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bo
         *more = s->decode.n + s->prefill.n > 0;
         return n;
     }
+    s->held = hold(s);
+    if (s->held)
+        return 0;
     n = form_prefill(s, works, form_decode(s, works));
     for (size_t i = 0; i < s->tickets.n && !*more; i++) {
         const struct gm_ticket *t = s->tickets.entries[i].value;

@@ -111,7 +111,9 @@ static void say_hello(void *self, Gm__Hello *h)
 static int next_ms(void *self)
 {
     struct gm_shard_service *s = self;
-    return s->open ? -1 : FAILED_HELLOS_MS;
+    if (!s->open)
+        return FAILED_HELLOS_MS;
+    return s->shard.held ? 1 : -1;
 }
 
 static enum gm_status step(void *self, bool *again, struct gm_err *err)
@@ -124,7 +126,7 @@ static enum gm_status step(void *self, bool *again, struct gm_err *err)
             return gm_fail(err, GM_INVALID, "%s", s->failed);
         return GM_OK;
     }
-    if (s->more) {
+    if (s->more || s->shard.held) {
         s->more = false;
         bool left = false;
         gm_shard_step(&s->shard, &left);

@@ -18,8 +18,11 @@ enum {
     GM_CHUNK_BESIDE = 16,    /* prefill rows of a step while others decode, before it is known what
                                 a row costs */
     GM_CHUNK_BESIDE_MIN = 4, /* and the least, whatever a row costs: a prompt must come to an end */
-    GM_BESIDE_PERCENT = 40,  /* what prefill rows may add to a step of decode rows */
+    GM_BESIDE_PERCENT = 45,  /* what prefill rows may add to a step of decode rows */
     GM_PACE_ROWS = 32,       /* decode rows whose steps are told apart */
+    GM_GATHER_US = 800,      /* how long tokens that came back wait for the rest of their step */
+    GM_HOLD_US = 2500,       /* how long a prompt waits for the tokens of the last step, so that one
+                                chunk and not two lie between two tokens */
     GM_BESIDE_US = 250000,   /* others decode: a decode row was seen within this time */
     GM_CHUNKS_IN_FLIGHT = 2, /* prefill chunks of one sequence between shard 0 and the last */
     GM_CANDS_GREEDY = 16,    /* candidates of a row at temperature 0 */
@@ -118,6 +121,10 @@ struct gm_shard {
         prefill;       /* of struct gm_work: spans that arrived (not the first shard) */
     int64_t decode_us; /* when a decode row was computed last */
     struct gm_pace pace;
+    int32_t step_rows; /* decode rows of the last step that had any */
+    int64_t step_us;   /* its end */
+    int64_t back_us;   /* when the first of its tokens came back; 0: none has */
+    bool held;         /* gm_shard_form waits for more: call it again soon */
     size_t turn; /* round robin over prompts */
     struct gm_shard_out out;
     float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */

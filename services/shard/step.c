@@ -274,6 +274,8 @@ void gm_shard_step(struct gm_shard *s, bool *more)
             finish(s);
         else
             hand_on(s);
+        if (decode_rows > 0)
+            s->step_us = gm_now_us();
         gm_shard_pace(&s->pace, decode_rows, st.rows - decode_rows,
                       (double)(gm_now_us() - begin_us));
     }
