@@ -89,7 +89,7 @@ struct gm_up_options {
     }
 
 #define GM_CLI_KV_CHOICES        "f32|bf16|f16|q8"
-#define GM_CLI_SPECULATE_CHOICES "off|on"
+#define GM_CLI_SPECULATE_CHOICES "on|off" /* the first is the default */
 
 /* Everything that a pipeline is started with, resolved. */
 struct gm_settings {

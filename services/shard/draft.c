@@ -5,10 +5,12 @@
  */
 #include "services/shard/draft.h"
 
-/* A turn starts as one whose guesses are right half of the time. An outcome counts a quarter. A
- * row beside another costs about an eighth of a step, so a guess less likely than that is none. */
-#define HIT_START  0.5f
+/* The average starts somewhat below a half, and an outcome counts a quarter. Up to HIT_SURE only
+ * the longest matches are taken. A row beside another costs about an eighth of a step, so a guess
+ * less likely than that is none. */
+#define HIT_START  0.4f
 #define HIT_WEIGHT 0.25f
+#define HIT_SURE   0.5f
 #define ROW_COST   0.125f
 
 void gm_draft_pace_init(struct gm_draft_pace *p)
@@ -19,17 +21,15 @@ void gm_draft_pace_init(struct gm_draft_pace *p)
 int32_t gm_draft_want(struct gm_draft_pace *p, int32_t most, int32_t *match_min)
 {
     int32_t n = 0;
-    *match_min = GM_DRAFT_MATCH_MIN;
+    *match_min = p->hit > HIT_SURE ? GM_DRAFT_MATCH_MIN : GM_DRAFT_MATCH_MAX;
     if (most <= 0)
         return 0;
     if (p->rest > 0) {
         p->rest--;
         return 0;
     }
-    if (p->hit <= ROW_COST) { /* a pause is over: one try, of the best kind */
-        *match_min = GM_DRAFT_MATCH_MAX;
+    if (p->hit <= ROW_COST) /* a pause is over: one try */
         return 1;
-    }
     for (float all = p->hit; n < most && all > ROW_COST; all *= p->hit)
         n++;
     return n;

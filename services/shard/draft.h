@@ -31,8 +31,8 @@ struct gm_draft_pace {
 void gm_draft_pace_init(struct gm_draft_pace *p);
 
 /* How many guesses the next span is worth, 0..most: as long as the chance that all of them are
- * right is above what a row costs beside another. *match_min: ids that must match; all of
- * GM_DRAFT_MATCH_MAX where the guesses were bad lately. Counts down a pause. */
+ * right is above what a row costs beside another. *match_min: ids that must match;
+ * GM_DRAFT_MATCH_MAX until the guesses have been good. Counts down a pause. */
 int32_t gm_draft_want(struct gm_draft_pace *p, int32_t most, int32_t *match_min);
 
 /* What became of `drafted` guesses; accepted: 0..drafted of them, the first ones, were right. */
