@@ -136,6 +136,11 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
     }
+    for (size_t i = 0; rc == GM_OK && i < st->n; i++) /* all shards count the same */
+        if (h[i].drafted > 0)
+            return gm_buf_printf(b, err, "%llu of %llu guessed tokens were right\n",
+                                 (unsigned long long)h[i].accepted,
+                                 (unsigned long long)h[i].drafted);
     return rc;
 }
 

@@ -13,7 +13,8 @@ from conftest import Pipeline
 
 ONCE = ("The committee met on Tuesday in the old library to discuss the plan for the new bridge. "
         "Nobody from the council was present, but a letter from the mayor was read aloud. ")
-REPEAT = "Text: " + ONCE + "\nThe same text, word for word: " + ONCE + "\nOnce more: The committee met"
+REPEAT = ("Text: " + ONCE + "\nThe same text, word for word: " + ONCE
+          + "\nOnce more: The committee met")
 RAW = ("--raw", "--ignore-eos")
 SAME = ("ids", "text", "finish_reason", "logprobs", "usage")
 
@@ -132,7 +133,8 @@ def test_the_next_turn_stands_on_the_same_rows(lines):
 
 @pytest.mark.timeout_s(170)
 @pytest.mark.parametrize("name, role", [("on", "shard:0"), ("three", "shard:0"),
-                                        ("three", "shard:1"), ("three", "shard:2")])
+                                        ("three", "shard:1"), ("three", "shard:2"),
+                                        ("on", "sampler")])
 def test_killed_in_mid_stream(lines, name, role):
     options = ("run", "--stream", *RAW, "--temperature", 0, "--max-tokens", 400, "--", REPEAT)
     want = lines["off"].cli(*options, check=True, text=False).stdout
