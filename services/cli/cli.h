@@ -49,7 +49,7 @@ enum gm_status gm_cli_check_session(const char *id, struct gm_err *err);
 struct gm_up_options {
     int64_t shards, threads, context, kv_tokens, session_ttl_ms;
     int32_t kv;
-    int32_t speculate, http; /* off is all there is so far */
+    int32_t speculate, http; /* http: off is all there is so far */
     const char *layers, *model, *adapter;
 };
 
@@ -77,8 +77,9 @@ struct gm_up_options {
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
-        { GM_UP_ROW(type, field, speculate, "speculate", "guessing tokens ahead"),                 \
-          .kind = GM_OPT_ENUM, .choices = "off" },                                                 \
+        { GM_UP_ROW(type, field, speculate, "speculate",                                           \
+                    "guess tokens ahead from the text so far"),                                    \
+          .kind = GM_OPT_ENUM, .choices = GM_CLI_SPECULATE_CHOICES },                              \
         { GM_UP_ROW(type, field, http, "http", "the HTTP gateway"), .kind = GM_OPT_ENUM,           \
           .choices = "off" },                                                                      \
     {                                                                                              \
@@ -87,13 +88,14 @@ struct gm_up_options {
             .kind = GM_OPT_DURATION, .min = 1000, .max = 1e12, .def = "7d"                         \
     }
 
-#define GM_CLI_KV_CHOICES "f32|bf16|f16|q8"
+#define GM_CLI_KV_CHOICES        "f32|bf16|f16|q8"
+#define GM_CLI_SPECULATE_CHOICES "on|off" /* the first is the default */
 
 /* Everything that a pipeline is started with, resolved. */
 struct gm_settings {
     char model[GM_PATH_MAX], adapter[GM_PATH_MAX]; /* adapter "none" or a folder */
     char name[256];                                /* of the model, for people */
-    char kv[8];
+    char kv[8], speculate[8];
     int64_t threads, context, kv_tokens, session_ttl_ms;
     struct gm_cut cut;
 };

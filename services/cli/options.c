@@ -15,6 +15,7 @@ enum { CONTEXT_DEFAULT = 8192, KV_CONTEXTS = 4, CONTEXT_MIN = 16 };
 static const char *const default_model = "gemline/gemma-3-270m-q4_k_m.gguf";
 static const char *const default_adapter = "../../../models/gemma3-270m-chat";
 static const char *const kv_names[] = { "f32", "bf16", "f16", "q8" };
+static const char *const speculate_names[] = { "on", "off" };
 
 enum gm_status gm_options_check(const struct gm_program *program, const struct gm_args *args,
                                 const struct gm_up_options *o, struct gm_err *err)
@@ -95,6 +96,7 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
         return err->status;
     name_of(s->model, s->name, sizeof s->name);
     snprintf(s->kv, sizeof s->kv, "%s", kv_names[o->kv]);
+    snprintf(s->speculate, sizeof s->speculate, "%s", speculate_names[o->speculate]);
     s->threads = o->threads ? o->threads : (int64_t)gm_cpus_usable();
     s->session_ttl_ms = o->session_ttl_ms;
     s->context = o->context;

@@ -94,6 +94,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
         put_number(a, "--context", set->context);
         put_number(a, "--kv-tokens", set->kv_tokens);
         put_pair(a, "--kv", set->kv);
+        put_pair(a, "--speculate", set->speculate);
     }
 }
 

@@ -39,6 +39,7 @@ static const struct row rows[] = {
     NUMBER("context", context),
     NUMBER("kv-tokens", kv_tokens),
     TEXT("kv", kv),
+    TEXT("speculate", speculate),
     NUMBER("session-ttl", session_ttl_ms),
     TEXT("name", name),
 };

@@ -34,6 +34,8 @@ struct health {
     uint32_t sessions;
     double tokens_per_s;
     uint64_t rss_bytes;
+    bool guesses; /* a shard: it counts them */
+    uint64_t drafted, accepted;
 };
 
 static void ask(struct gm_client *client, const struct gm_proc *p, struct health *h)
@@ -65,6 +67,9 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
     snprintf(h->state, sizeof h->state, "%s", r->state);
     h->sessions = r->has_sessions ? r->sessions : 0;
     h->tokens_per_s = r->has_tokens_per_s ? r->tokens_per_s : 0;
+    h->guesses = r->has_drafted && r->has_accepted;
+    h->drafted = r->drafted;
+    h->accepted = r->accepted;
     protobuf_c_message_free_unpacked(reply, NULL);
 }
 
@@ -103,9 +108,14 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
         if (rc == GM_OK)
             rc = gm_buf_printf(b, err,
                                "\"state\": \"%s\", \"restarts\": %d, \"sessions\": %u, "
-                               "\"tokens_per_s\": %.6g, \"rss_bytes\": %llu}",
+                               "\"tokens_per_s\": %.6g, \"rss_bytes\": %llu",
                                h[i].state, p->restarts, h[i].sessions, h[i].tokens_per_s,
                                (unsigned long long)h[i].rss_bytes);
+        if (rc == GM_OK && h[i].guesses)
+            rc = gm_buf_printf(b, err, ", \"drafted\": %llu, \"accepted\": %llu",
+                               (unsigned long long)h[i].drafted, (unsigned long long)h[i].accepted);
+        if (rc == GM_OK)
+            rc = gm_buf_append_text(b, "}", err);
     }
     return rc == GM_OK ? gm_buf_append_text(b, "]}\n", err) : rc;
 }
@@ -126,6 +136,11 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
     }
+    for (size_t i = 0; rc == GM_OK && i < st->n; i++) /* all shards count the same */
+        if (h[i].drafted > 0)
+            return gm_buf_printf(b, err, "%llu of %llu guessed tokens were right\n",
+                                 (unsigned long long)h[i].accepted,
+                                 (unsigned long long)h[i].drafted);
     return rc;
 }
 

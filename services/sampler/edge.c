@@ -13,7 +13,7 @@ struct open_seq {
     uint64_t ticket;
     struct gm_seq *seq;
     struct gm_peer *first, *last, *home;
-    uint32_t credit;
+    int64_t credit; /* below 0 after a run that released more than was left */
     bool parked;
     Gm__Chosen next; /* what goes to shard 0 when credit comes; valid when parked */
 };
@@ -126,10 +126,8 @@ static enum gm_status send_outcome(struct gm_sampler_service *s, struct open_seq
         q->next.pos = out->next_position;
         q->next.id = out->next_id;
         q->parked = true;
-        s->chosen++;
     }
-    const uint32_t used = out->n_released;
-    q->credit -= used < q->credit ? used : q->credit;
+    q->credit -= out->n_released;
     if (q->parked && q->credit > 0)
         send_chosen(s, q); /* before the copy for the client: the ring turns first */
     if (out->n_released > 0 || out->finish != GM_FINISH_NONE)
@@ -139,40 +137,78 @@ static enum gm_status send_outcome(struct gm_sampler_service *s, struct open_seq
 
 /* ---- in: candidates -------------------------------------------------------------------------- */
 
-static enum gm_status step(struct gm_sampler_service *s, struct open_seq *q,
-                           const Gm__Candidates *in, struct gm_err *err)
+/* One row of a message: its sizes are checked, its log-probabilities copied to tops. */
+static enum gm_status row_from(struct gm_cands *c, const Gm__AheadRow *in, struct gm_alt *tops,
+                               struct gm_err *err)
 {
     if (in->n_logits != in->n_ids || in->n_raw != in->n_ids || in->n_ids == 0 ||
         in->n_top > GM_LOGPROBS_MAX)
         return gm_fail(err, GM_INVALID, "candidates of %zu ids, %zu logits, %zu raw, %zu top",
                        in->n_ids, in->n_logits, in->n_raw, in->n_top);
-    struct gm_alt tops[GM_LOGPROBS_MAX];
     for (size_t i = 0; i < in->n_top; i++)
         tops[i] = (struct gm_alt){ in->top[i]->id, in->top[i]->logprob };
-    const struct gm_cands cands = {
-        .position = in->pos + 1,
-        .n = (uint32_t)in->n_ids,
-        .n_vocab = in->vocab,
-        .ids = in->ids,
-        .logits = in->logits,
-        .raw = in->raw,
-        .lse_raw = in->lse_raw,
-        .lse_temp = in->lse_t,
-        .n_tops = (uint32_t)in->n_top,
-        .tops = in->n_top ? tops : NULL,
-    };
+    c->n = (uint32_t)in->n_ids;
+    c->ids = in->ids;
+    c->logits = in->logits;
+    c->raw = in->raw;
+    c->lse_raw = in->lse_raw;
+    c->lse_temp = in->lse_t;
+    c->n_tops = (uint32_t)in->n_top;
+    c->tops = in->n_top ? tops : NULL;
+    return GM_OK;
+}
+
+/* The rows of a message in order, the first one's fields among them; returns how many. Rows of
+ * guesses that are bad or too many are left out: the ring computes them again when their turn
+ * comes. 0: the first row is bad. */
+static uint32_t rows_from(const Gm__Candidates *in, struct gm_cands rows[GM_RUN_MAX],
+                          int32_t drafts[GM_RUN_MAX], struct gm_err *err)
+{
+    static struct gm_alt tops[GM_RUN_MAX][GM_LOGPROBS_MAX]; /* one thread */
+    Gm__AheadRow head = GM__AHEAD_ROW__INIT;
+    head.n_ids = in->n_ids;
+    head.n_logits = in->n_logits;
+    head.n_raw = in->n_raw;
+    head.n_top = in->n_top;
+    head.ids = in->ids;
+    head.logits = in->logits;
+    head.raw = in->raw;
+    head.lse_raw = in->lse_raw;
+    head.lse_t = in->lse_t;
+    head.top = in->top;
+    uint32_t n = 0;
+    for (; n < GM_RUN_MAX && n <= in->n_ahead; n++) {
+        const Gm__AheadRow *row = n > 0 ? in->ahead[n - 1] : &head;
+        rows[n] = (struct gm_cands){ .position = in->pos + 1 + n, .n_vocab = in->vocab };
+        drafts[n] = row->id;
+        if (row_from(&rows[n], row, tops[n], n > 0 ? NULL : err) != GM_OK)
+            break;
+    }
+    return n;
+}
+
+static enum gm_status step(struct gm_sampler_service *s, struct open_seq *q,
+                           const Gm__Candidates *in, struct gm_err *err)
+{
+    struct gm_cands rows[GM_RUN_MAX];
+    int32_t drafts[GM_RUN_MAX];
     struct gm_outcome out;
-    enum gm_status rc = gm_seq_step(q->seq, &cands, &out, err);
+    const uint32_t before = gm_seq_position(q->seq), n = rows_from(in, rows, drafts, err);
+    if (n == 0)
+        return err->status;
+    enum gm_status rc = gm_seq_run(q->seq, rows, drafts, n, &out, err);
     if (rc != GM_OK)
         return rc;
+    s->chosen += gm_seq_position(q->seq) - before;
     if (out.need > 0) {
         Gm__More more = GM__MORE__INIT;
         more.ticket = q->ticket;
-        more.pos = in->pos;
+        more.pos = gm_seq_position(q->seq) - 1;
         more.k = out.need;
-        return gm_bus_post(s->base.bus, q->last, GM__KIND__MORE, &more.base, NULL, 0, err);
+        rc = gm_bus_post(s->base.bus, q->last, GM__KIND__MORE, &more.base, NULL, 0, err);
     }
-    return send_outcome(s, q, &out, err);
+    const enum gm_status sent = send_outcome(s, q, &out, err);
+    return rc == GM_OK ? sent : rc;
 }
 
 enum gm_status gm_sampler_on_message(void *self, const struct gm_msg *msg, struct gm_err *err)
@@ -294,7 +330,7 @@ static enum gm_status give_credit(void *self, struct gm_stream *stream,
     struct open_seq *q = gm_idmap_get(&s->seqs, in->ticket);
     if (!q)
         return gm_fail(err, GM_NOT_FOUND, "no such ticket here");
-    q->credit = in->credit > UINT32_MAX - q->credit ? UINT32_MAX : q->credit + in->credit;
+    q->credit = q->credit > UINT32_MAX ? q->credit : q->credit + in->credit;
     if (q->parked && q->credit > 0)
         send_chosen(s, q);
     return gm_rpc_reply(stream, &reply.base);

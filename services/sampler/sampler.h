@@ -20,6 +20,7 @@ enum {
     GM_CANDS_GROW = 8,              /* a list that proves nothing is asked again this much longer */
     GM_END_IDS_MAX = 16,            /* end tokens of one model */
     GM_HELD_MAX = 4096,             /* tokens held back for one unfinished stop string */
+    GM_RUN_MAX = 8,                 /* rows of one run: a token's and those of guesses behind it */
 };
 
 /* ---- noise.c: pure functions whose bits are the same on every machine ------------------------ */
@@ -126,7 +127,8 @@ struct gm_released {
 
 /* What a step led to. `released` is borrowed until the next call on the same sequence. */
 struct gm_outcome {
-    uint32_t need;          /* > 0: nothing happened; step again with at least so many candidates */
+    uint32_t need;          /* > 0: no token was chosen at gm_seq_position (a run's tokens before it
+                               were); step there again with at least so many candidates */
     bool has_next;          /* a token goes back into the ring */
     int32_t next_id;        /* that token */
     uint32_t next_position; /* its absolute position */
@@ -168,6 +170,14 @@ enum gm_status gm_seq_open(struct gm_seq **out, const struct gm_seq_args *args,
  * sequence is as before the call. */
 enum gm_status gm_seq_step(struct gm_seq *seq, const struct gm_cands *c, struct gm_outcome *out,
                            struct gm_err *err);
+
+/* Steps along rows[0..n), n in 1..GM_RUN_MAX, as so many gm_seq_step do whose outcomes are joined:
+ * drafts[i] (i in 1..n-1; drafts[0] is not read) is the guess that rows[i] was computed from, and
+ * the run goes on to rows[i] only when the token chosen from rows[i - 1] is that one. next_id is
+ * the last token chosen. A run may end early at any row, without harm: the ring then computes the
+ * row again, as a first one. So it does at a failure of a row after the first. */
+enum gm_status gm_seq_run(struct gm_seq *seq, const struct gm_cands *rows, const int32_t *drafts,
+                          uint32_t n, struct gm_outcome *out, struct gm_err *err);
 
 /* Absolute position of the token the next step chooses. */
 uint32_t gm_seq_position(const struct gm_seq *seq);

@@ -32,7 +32,8 @@ struct gm_seq {
     uint32_t n_vocab;
     uint32_t prompt_len;
     uint32_t n_generated;
-    uint32_t asked; /* candidates asked for at this position; 0: none yet */
+    uint32_t asked;  /* candidates asked for at this position; 0: none yet */
+    int32_t last_id; /* the token chosen last */
     enum gm_finish finish;
     gm_piece_fn *piece;
     const void *piece_ctx;
@@ -119,16 +120,17 @@ static uint32_t take_text(struct gm_seq *q, const struct gm_released *token)
         q->finish = GM_FINISH_STOP;
         return n;
     }
-    if (n > 0 || q->n_held < GM_HELD_MAX)
+    if (n > q->n_out || q->n_held - q->n_out < GM_HELD_MAX)
         return n;
     gm_matcher_forget(&q->matcher); /* a half-seen stop string is given up after so many tokens */
     return q->n_held;
 }
 
-/* The one way a token enters; make_room has been called. `token` has position and id set. */
+/* The one way a token enters; make_room has been called. `token` has position and id set. The
+ * first n_out of the held ones are free already where tokens of the same run came before. */
 static void take_token(struct gm_seq *q, const struct gm_released *token)
 {
-    assert(q->finish == GM_FINISH_NONE && q->n_out == 0 && q->n_held < q->cap);
+    assert(q->finish == GM_FINISH_NONE && q->n_held < q->cap);
     q->n_generated++;
     q->asked = 0;
     if (is_end(q, token->id)) {
@@ -251,12 +253,11 @@ static enum gm_status fill_logprobs(struct gm_seq *q, const struct gm_cands *c, 
     return GM_OK;
 }
 
-enum gm_status gm_seq_step(struct gm_seq *q, const struct gm_cands *c, struct gm_outcome *out,
-                           struct gm_err *err)
+/* Chooses from one row and takes the token; *need > 0: it was not possible, nothing happened.
+ * go_on: tokens that are free stay, for one outcome with this one. */
+static enum gm_status step_row(struct gm_seq *q, const struct gm_cands *c, bool go_on,
+                               uint32_t *need, struct gm_err *err)
 {
-    *out = (struct gm_outcome){ .n_generated = q->n_generated, .finish = q->finish };
-    if (q->finish != GM_FINISH_NONE)
-        return gm_fail(err, GM_PRECONDITION, "the turn is finished; start a new one");
     if (c->position != gm_seq_position(q))
         return gm_fail(err, GM_ABORTED,
                        "candidates are for position %u, the sequence is at %u; resume it",
@@ -271,12 +272,13 @@ enum gm_status gm_seq_step(struct gm_seq *q, const struct gm_cands *c, struct gm
     if (pick.need > 0 && c->n < q->asked) /* or one short answer would be asked for ever */
         return gm_fail(err, GM_INTERNAL, "asked for %u candidates, the last shard sent %u",
                        q->asked, c->n);
+    *need = pick.need;
     if (pick.need > 0) {
         q->asked = pick.need;
-        out->need = pick.need;
         return GM_OK;
     }
-    drop_out(q);
+    if (!go_on)
+        drop_out(q);
     struct gm_released token = { .id = pick.id, .position = c->position };
     rc = make_room(q, err);
     if (rc == GM_OK)
@@ -284,11 +286,38 @@ enum gm_status gm_seq_step(struct gm_seq *q, const struct gm_cands *c, struct gm
     if (rc != GM_OK)
         return rc;
     take_token(q, &token);
-    tell(q, out);
-    out->has_next = q->finish == GM_FINISH_NONE;
-    out->next_id = out->has_next ? token.id : -1;
-    out->next_position = out->has_next ? token.position : 0;
+    q->last_id = pick.id;
     return GM_OK;
+}
+
+enum gm_status gm_seq_run(struct gm_seq *q, const struct gm_cands *rows, const int32_t *drafts,
+                          uint32_t n, struct gm_outcome *out, struct gm_err *err)
+{
+    uint32_t need = 0;
+    *out = (struct gm_outcome){ .n_generated = q->n_generated, .finish = q->finish };
+    if (q->finish != GM_FINISH_NONE)
+        return gm_fail(err, GM_PRECONDITION, "the turn is finished; start a new one");
+    enum gm_status rc = step_row(q, &rows[0], false, &need, err);
+    if (rc != GM_OK || need > 0) {
+        out->need = need;
+        return rc;
+    }
+    for (uint32_t i = 1; i < n && q->finish == GM_FINISH_NONE && need == 0; i++)
+        if (q->last_id != drafts[i] || q->n_held >= GM_HELD_MAX ||
+            step_row(q, &rows[i], true, &need, NULL) != GM_OK)
+            break;
+    tell(q, out);
+    out->need = need;
+    out->has_next = q->finish == GM_FINISH_NONE && need == 0;
+    out->next_id = out->has_next ? q->last_id : -1;
+    out->next_position = out->has_next ? gm_seq_position(q) - 1 : 0;
+    return GM_OK;
+}
+
+enum gm_status gm_seq_step(struct gm_seq *q, const struct gm_cands *c, struct gm_outcome *out,
+                           struct gm_err *err)
+{
+    return gm_seq_run(q, c, NULL, 1, out, err);
 }
 
 uint32_t gm_seq_position(const struct gm_seq *q)

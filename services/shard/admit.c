@@ -32,15 +32,40 @@ enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err)
     return GM_OK;
 }
 
-static void ticket_free(struct gm_ticket *t)
+/* Logits of rows after the first go back. */
+static void logits_give(struct gm_shard *s, struct gm_ticket *t)
+{
+    while (t->n_logits > 1)
+        s->spare[s->n_spare++] = t->logits[--t->n_logits];
+}
+
+int32_t gm_shard_logits(struct gm_shard *s, struct gm_ticket *t, int32_t n)
+{
+    const size_t bytes = (size_t)gm_slice_config(s->slice)->vocab * sizeof(float);
+    logits_give(s, t);
+    while (t->n_logits < n && t->n_logits < GM_RUN_ROWS_MAX) {
+        float *one = NULL;
+        if (s->n_spare > 0)
+            one = s->spare[--s->n_spare];
+        else if (s->n_logits < GM_DRAFT_LOGITS_MAX)
+            s->n_logits += (one = malloc(bytes)) != NULL;
+        if (!one)
+            break;
+        t->logits[t->n_logits++] = one;
+    }
+    return t->n_logits < n ? t->n_logits : n;
+}
+
+static void ticket_free(struct gm_shard *s, struct gm_ticket *t)
 {
     if (!t)
         return;
+    logits_give(s, t);
     free(t->prompt);
     free(t->rules.bias_ids);
     free(t->rules.bias_values);
     free(t->rules.banned);
-    free(t->logits);
+    free(t->logits[0]);
     free(t);
 }
 
@@ -72,6 +97,8 @@ void gm_shard_close(struct gm_shard *s)
     free(s->hidden);
     free(s->score_logits);
     free(s->lse);
+    while (s->n_spare > 0)
+        free(s->spare[--s->n_spare]);
 }
 
 struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket)
@@ -147,6 +174,7 @@ static enum gm_status ticket_new(struct gm_shard *s, const struct gm_reserve *in
         return gm_fail(err, GM_EXHAUSTED, "no memory for another turn");
     t->id = in->ticket;
     t->n_prompt = in->n_ids;
+    t->positions = in->positions;
     t->prompt_len = in->prompt_len;
     t->rules = in->rules;
     t->score = in->score;
@@ -156,15 +184,17 @@ static enum gm_status ticket_new(struct gm_shard *s, const struct gm_reserve *in
     t->home = in->home;
     t->first = in->first;
     t->logits_pos = -1;
+    gm_draft_pace_init(&t->pace);
     t->prompt = copy_of(in->ids, (size_t)in->n_ids * sizeof *in->ids);
     t->rules.bias_ids = copy_of(in->rules.bias_ids, (size_t)in->rules.n_bias * sizeof(int32_t));
     t->rules.bias_values = copy_of(in->rules.bias_values, (size_t)in->rules.n_bias * sizeof(float));
     t->rules.banned = copy_of(in->rules.banned, (size_t)in->rules.n_banned * sizeof(int32_t));
     if (s->is_last && !in->score)
-        t->logits = malloc((size_t)cfg->vocab * sizeof(float));
+        t->logits[0] = malloc((size_t)cfg->vocab * sizeof(float));
+    t->n_logits = t->logits[0] != NULL;
     if (!t->prompt || !t->rules.bias_ids || !t->rules.bias_values || !t->rules.banned ||
-        (s->is_last && !in->score && !t->logits)) {
-        ticket_free(t);
+        (s->is_last && !in->score && !t->logits[0])) {
+        ticket_free(s, t);
         return gm_fail(err, GM_EXHAUSTED, "no memory for another turn");
     }
     *out = t;
@@ -192,7 +222,8 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
 }
 
 /* How much of the prompt the session's rows hold; the last prompt token is always computed again.
- */
+ * Rows of guesses that were wrong may stand behind the last turn's answer: they are rows of other
+ * ids, so the common prefix ends before them, and the new turn's first rows cut them off. */
 static void reuse(struct gm_shard *s, const struct gm_ticket *t, int32_t *have, int32_t *rewind_min)
 {
     struct gm_kv *kv = gm_slice_kv(s->slice);
@@ -229,7 +260,7 @@ enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in,
     if (rc != GM_OK) {
         if (err && rc == GM_EXHAUSTED)
             err->retry_ms = GM_RETRY_MS;
-        ticket_free(t);
+        ticket_free(s, t);
         if (in->score || gm_kv_len(session->seq) == 0)
             session_free(s, session);
         else
@@ -255,7 +286,7 @@ void gm_shard_release(struct gm_shard *s, uint64_t ticket, bool keep)
         gm_kv_trim(gm_slice_kv(s->slice), session->seq);
     else
         session_free(s, session);
-    ticket_free(t);
+    ticket_free(s, t);
 }
 
 void gm_shard_forget(struct gm_shard *s, const char *name)

@@ -40,7 +40,10 @@ enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos,
         return gm_fail(err, GM_DATA_LOSS, "a token for position %d while rows before it wait", pos);
     if (!s->back_us)
         s->back_us = gm_now_us();
-    t->has_decode = true;
+    if (t->drafts > 0 && pos > t->decode_pos && pos <= t->decode_pos + t->drafts + 1)
+        gm_draft_result(&t->pace, t->drafts, pos - t->decode_pos - 1);
+    t->drafts = 0;
+    t->has_decode = t->decodes = true;
     t->decode_pos = pos;
     t->decode_id = id;
     return GM_OK;
@@ -153,17 +156,57 @@ static bool work_make(struct gm_work *w, const struct gm_ticket *t, int32_t pos,
     return w->ids != NULL;
 }
 
-static int32_t form_decode(struct gm_shard *s, struct gm_work *works)
+/* Guesses that each turn's decode row may carry: the rows that all turns may have in flight share
+ * GM_DRAFT_STEP_ROWS; none where a prompt waits or is on its way. */
+static int32_t drafts_each(const struct gm_shard *s)
 {
-    int32_t n = 0;
-    for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX; i++) {
+    int32_t turns = 0;
+    if (!s->speculate)
+        return 0;
+    for (size_t i = 0; i < s->tickets.n; i++) {
+        const struct gm_ticket *t = s->tickets.entries[i].value;
+        if (t->send_from < t->send_end || t->chunks > 0)
+            return 0;
+        turns += t->decodes;
+    }
+    return turns > 0 ? GM_DRAFT_STEP_ROWS / turns - 1 : 0;
+}
+
+/* Guesses for the ticket's decode row, into out[0..most). The last position of the turn is never a
+ * row: nothing is chosen after it. */
+static int32_t draft(struct gm_ticket *t, int32_t most, int32_t *out)
+{
+    const struct gm_kv_seq *seq = t->session ? t->session->seq : NULL;
+    const int32_t room = t->positions - 2 - t->decode_pos;
+    int32_t match_min;
+    most = most < room ? most : room;
+    if (most <= 0 || !seq || t->decode_pos > gm_kv_len(seq))
+        return 0;
+    const int32_t want = gm_draft_want(&t->pace, most, &match_min);
+    return want > 0
+               ? gm_draft_find(gm_kv_ids(seq), t->decode_pos, t->decode_id, match_min, out, want)
+               : 0;
+}
+
+/* *rows: of all works. */
+static int32_t form_decode(struct gm_shard *s, struct gm_work *works, int32_t *rows)
+{
+    const int32_t most = drafts_each(s);
+    int32_t n = 0, guess[GM_DRAFT_MAX];
+    for (size_t i = 0; i < s->tickets.n && *rows < GM_BATCH_ROWS_MAX; i++) {
         struct gm_ticket *t = s->tickets.entries[i].value;
-        if (!t->has_decode || !work_make(&works[n], t, t->decode_pos, 1))
+        if (!t->has_decode)
+            continue;
+        const int32_t k = most > 0 ? draft(t, most, guess) : 0;
+        if (!work_make(&works[n], t, t->decode_pos, 1 + k))
             continue;
         works[n].ids[0] = t->decode_id;
+        memcpy(works[n].ids + 1, guess, (size_t)k * sizeof *guess);
         works[n].decode = true;
         works[n].last = true;
+        works[n].drafts = t->drafts = k;
         t->has_decode = false;
+        *rows += 1 + k;
         n++;
     }
     if (n > 0) {
@@ -193,10 +236,13 @@ static bool may_send(const struct gm_ticket *t)
     return t->send_from < t->send_end && t->chunks < GM_CHUNKS_IN_FLIGHT;
 }
 
-/* One chunk of one prompt after the other, until the budget is spent. */
-static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n)
+/* One chunk of one prompt after the other, until the budget is spent. `n` works of `used` rows
+ * stand before. */
+static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n, int32_t used)
 {
-    int32_t budget = budget_rows(s);
+    const int32_t allowed = budget_rows(s);
+    const int32_t left_rows = GM_BATCH_ROWS_MAX - used;
+    int32_t budget = allowed < left_rows ? allowed : left_rows;
     for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
         struct gm_ticket *t = s->tickets.entries[(s->turn + i) % s->tickets.n].value;
         if (!may_send(t))
@@ -220,7 +266,7 @@ static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n
 
 int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bool *more)
 {
-    int32_t n;
+    int32_t n, rows = 0;
     *more = false;
     if (!s->is_first) {
         n = form_queued(s, works);
@@ -230,7 +276,8 @@ int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bo
     s->held = hold(s);
     if (s->held)
         return 0;
-    n = form_prefill(s, works, form_decode(s, works));
+    n = form_decode(s, works, &rows);
+    n = form_prefill(s, works, n, rows);
     for (size_t i = 0; i < s->tickets.n && !*more; i++) {
         const struct gm_ticket *t = s->tickets.entries[i].value;
         *more = t->has_decode || may_send(t);

@@ -29,6 +29,8 @@ static void span_fill(Gm__Span *span, const struct gm_work *w)
     span->start = w->start;
     span->last = w->last;
     span->decode = w->decode;
+    span->has_drafts = w->drafts > 0;
+    span->drafts = (uint32_t)w->drafts;
 }
 
 static void out_hidden(void *ctx, void *next, const struct gm_work *const *works, int32_t n,
@@ -69,12 +71,31 @@ static void top_fill(Gm__TopId *top, Gm__TopId **list, int32_t n, const int32_t 
     }
 }
 
-static void out_candidates(void *ctx, const struct gm_ticket *t, int32_t pos,
-                           const struct gm_candidates *c, const int32_t *top_ids,
-                           const double *top_logprobs)
+/* The row of a guess; `list` and `top` hold its log-probabilities. */
+static void ahead_fill(Gm__AheadRow *row, const struct gm_row_out *r, int32_t top_n, Gm__TopId *top,
+                       Gm__TopId **list)
 {
+    gm__ahead_row__init(row);
+    row->id = r->id;
+    row->n_ids = row->n_logits = row->n_raw = (size_t)r->c.k;
+    row->ids = r->c.ids;
+    row->logits = r->c.logits;
+    row->raw = r->c.raw;
+    row->lse_raw = r->c.lse_raw;
+    row->lse_t = r->c.lse_t;
+    top_fill(top, list, top_n, r->top_ids, r->top_logprobs);
+    row->n_top = (size_t)top_n;
+    row->top = list;
+}
+
+static void out_candidates(void *ctx, const struct gm_ticket *t, int32_t pos,
+                           const struct gm_row_out *rows, int32_t n)
+{
+    static Gm__TopId top[GM_RUN_ROWS_MAX][GM_LOGPROBS_MAX];
+    static Gm__TopId *list[GM_RUN_ROWS_MAX][GM_LOGPROBS_MAX];
     struct gm_shard_service *s = ctx;
-    Gm__TopId top[GM_LOGPROBS_MAX], *list[GM_LOGPROBS_MAX];
+    const struct gm_candidates *c = &rows[0].c;
+    Gm__AheadRow ahead[GM_DRAFT_MAX], *ahead_list[GM_DRAFT_MAX];
     Gm__Candidates msg = GM__CANDIDATES__INIT;
     msg.ticket = t->id;
     msg.pos = (uint32_t)pos;
@@ -85,9 +106,15 @@ static void out_candidates(void *ctx, const struct gm_ticket *t, int32_t pos,
     msg.lse_raw = c->lse_raw;
     msg.lse_t = c->lse_t;
     msg.vocab = (uint32_t)gm_slice_config(s->shard.slice)->vocab;
-    top_fill(top, list, t->rules.top_n, top_ids, top_logprobs);
+    top_fill(top[0], list[0], t->rules.top_n, rows[0].top_ids, rows[0].top_logprobs);
     msg.n_top = (size_t)t->rules.top_n;
-    msg.top = list;
+    msg.top = list[0];
+    for (int32_t i = 1; i < n; i++) {
+        ahead_fill(&ahead[i - 1], &rows[i], t->rules.top_n, top[i], list[i]);
+        ahead_list[i - 1] = &ahead[i - 1];
+    }
+    msg.n_ahead = (size_t)(n - 1);
+    msg.ahead = ahead_list;
     struct gm_err err = GM_ERR_NONE;
     if (gm_bus_post_short(s->base.bus, t->next, GM__KIND__CANDIDATES, &msg.base, NULL, 0, &err) !=
         GM_OK)
@@ -170,7 +197,8 @@ static enum gm_status arrive(struct gm_shard_service *s, const Gm__Span *span, c
                          .n = (int32_t)n,
                          .start = span->has_start && span->start,
                          .last = span->has_last && span->last,
-                         .decode = span->has_decode && span->decode };
+                         .decode = span->has_decode && span->decode,
+                         .drafts = span->has_drafts ? (int32_t)span->drafts : 0 };
     enum gm_status rc = GM_OK;
     w.ids = malloc(n * sizeof *w.ids);
     w.rows = malloc(n * d * sizeof *w.rows);
@@ -198,6 +226,10 @@ static enum gm_status on_hidden_rows(struct gm_shard_service *s, const ProtobufC
         if (in->spans[i]->n_ids == 0 || in->spans[i]->n_ids > GM_BATCH_ROWS_MAX)
             return gm_fail(err, GM_INVALID, "a span of %zu rows, allowed are 1..%d",
                            in->spans[i]->n_ids, GM_BATCH_ROWS_MAX);
+        if (in->spans[i]->has_drafts &&
+            (in->spans[i]->drafts > GM_DRAFT_MAX || in->spans[i]->drafts >= in->spans[i]->n_ids))
+            return gm_fail(err, GM_INVALID, "%u guesses among %zu rows, allowed are %d",
+                           in->spans[i]->drafts, in->spans[i]->n_ids, GM_DRAFT_MAX);
         rows += in->spans[i]->n_ids;
     }
     if (msg->payload_len != rows * d * sizeof(float))

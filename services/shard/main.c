@@ -14,7 +14,7 @@ enum { FAILED_HELLOS_MS = 1500 }; /* how long a process that cannot serve says s
 struct options {
     const char *run_dir, *layers, *model, *adapter;
     int64_t index, shards, threads, context, kv_tokens;
-    int32_t kv;
+    int32_t kv, speculate;
     bool kernels;
 };
 
@@ -45,6 +45,11 @@ static const struct gm_opt opts[] = {
       .choices = "f32|bf16|f16|q8",
       .def = "bf16",
       .help = "how keys and values are kept" },
+    { .name = "speculate",
+      .kind = GM_OPT_ENUM,
+      .at = offsetof(struct options, speculate),
+      .choices = "off|on",
+      .help = "the first shard guesses tokens ahead" },
     { .name = "kernels",
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, kernels),
@@ -88,6 +93,9 @@ static void say_health(void *self, Gm__HealthReply *h)
     h->tokens_per_s = s->tokens_per_s;
     h->numerics = (char *)gm_slice_numerics(s->shard.slice);
     h->model = (char *)gm_slice_config(s->shard.slice)->name;
+    h->has_drafted = h->has_accepted = 1;
+    h->drafted = s->shard.drafted;
+    h->accepted = s->shard.accepted;
 }
 
 static void say_hello(void *self, Gm__Hello *h)
@@ -157,6 +165,7 @@ static enum gm_status open_slice(struct gm_shard_service *s, const struct option
         return gm_fail(err, GM_INVALID, "GM_KERNELS: %s", why ? why : "no such kernel set");
     s->shard.is_first = o->index == 0;
     s->shard.is_last = o->index == o->shards - 1;
+    s->shard.speculate = o->speculate == 1;
     s->context = (int32_t)o->context;
     const struct gm_slice_opts so = {
         .model_path = o->model,

@@ -9,6 +9,7 @@
 
 #include "common/common.h"
 #include "common/model/model.h"
+#include "services/shard/draft.h"
 
 enum {
     GM_SESSION_NAME_MAX = 192, /* "tenant/id" */
@@ -29,8 +30,10 @@ enum {
     GM_CANDS_OPEN = 256,     /* candidates of a row without top-k */
     GM_SCORE_ROWS = 8,       /* rows whose logits are held at once while scoring */
     GM_WORKS_MAX = GM_BATCH_ROWS_MAX,
-    GM_QUEUE_WORKS_MAX = 4096, /* spans waiting here */
-    GM_RETRY_MS = 500,         /* hint when pages are taken */
+    GM_QUEUE_WORKS_MAX = 4096,          /* spans waiting here */
+    GM_RETRY_MS = 500,                  /* hint when pages are taken */
+    GM_RUN_ROWS_MAX = GM_DRAFT_MAX + 1, /* rows of a decode span */
+    GM_DRAFT_LOGITS_MAX = 28, /* rows of logits kept for guesses: four turns of GM_DRAFT_MAX */
 };
 
 /* A conversation's rows. `running` is the ticket that uses them now; else they are kept until
@@ -70,11 +73,18 @@ struct gm_ticket {
     int32_t send_from, send_end; /* prompt positions not sent yet */
     bool send_start;             /* the next prompt rows are the ticket's first */
     int32_t chunks;              /* in flight */
-    bool has_decode;
+    int32_t positions;           /* prompt and answer: no row is computed beyond */
+    bool has_decode, decodes;    /* a chosen token waits; one came before */
     int32_t decode_pos, decode_id;
-    /* last shard: the logits of the row at logits_pos, for MORE */
-    float *logits;
-    int32_t logits_pos; /* -1: none */
+    int32_t drafts; /* guesses of the span that was sent last, from decode_pos on */
+    struct gm_draft_pace pace;
+    /* every shard: rows below are accepted, rows from here on may have been guesses */
+    int32_t accepted;
+    /* last shard: the logits of the rows from logits_pos on, for MORE; rows after the first are
+     * taken from the shard's spare ones while they are needed */
+    float *logits[GM_RUN_ROWS_MAX];
+    int32_t n_logits;                /* buffers that the ticket has */
+    int32_t logits_pos, logits_rows; /* pos -1: none */
 };
 
 /* A span on its way through this shard. */
@@ -82,8 +92,17 @@ struct gm_work {
     uint64_t ticket;
     int32_t pos, n;
     bool start, last, decode;
-    int32_t *ids; /* [n], owned */
-    float *rows;  /* [n][d_model], owned; NULL on the first shard */
+    int32_t drafts; /* decode: ids behind the first that are guesses, n - 1 */
+    int32_t *ids;   /* [n], owned */
+    float *rows;    /* [n][d_model], owned; NULL on the first shard */
+};
+
+/* Candidates of one row. */
+struct gm_row_out {
+    int32_t id; /* of the row itself: the chosen token or a guess */
+    struct gm_candidates c;
+    const int32_t *top_ids; /* [rules.top_n] */
+    const double *top_logprobs;
 };
 
 /* Where results go; edge.c fills it. Nothing here may block; a failure is logged there. */
@@ -92,9 +111,9 @@ struct gm_shard_out {
     /* rows: [sum of n][d_model] in the order of works */
     void (*hidden)(void *ctx, void *next, const struct gm_work *const *works, int32_t n,
                    const float *rows);
+    /* n rows, 1..GM_RUN_ROWS_MAX, from `pos` on */
     void (*candidates)(void *ctx, const struct gm_ticket *t, int32_t pos,
-                       const struct gm_candidates *c, const int32_t *top_ids,
-                       const double *top_logprobs);
+                       const struct gm_row_out *rows, int32_t n);
     /* n rows from `pos` on; next_logprob NaN where there is no next id; skipped rows have top_n 0
      */
     void (*scored)(void *ctx, const struct gm_ticket *t, int32_t pos, double next_logprob,
@@ -115,6 +134,7 @@ struct gm_shard {
     struct gm_slice *slice;
     const struct gm_kernels *kernels;
     bool is_first, is_last;
+    bool speculate;            /* first shard: guess tokens ahead */
     struct gm_idmap tickets;   /* id -> struct gm_ticket */
     struct gm_strmap sessions; /* name -> struct gm_session */
     struct gm_ring decode,
@@ -125,13 +145,16 @@ struct gm_shard {
     int64_t step_us;   /* its end */
     int64_t back_us;   /* when the first of its tokens came back; 0: none has */
     bool held;         /* gm_shard_form waits for more: call it again soon */
-    size_t turn; /* round robin over prompts */
+    size_t turn;       /* round robin over prompts */
     struct gm_shard_out out;
-    float *hidden;              /* [GM_BATCH_ROWS_MAX][d_model] */
-    float *score_logits;        /* [GM_SCORE_ROWS][vocab]; last shard */
-    double *lse;                /* [GM_HEAD_ROWS_MAX][2][chunks] of the head; last shard */
-    volatile uint64_t progress; /* layers computed */
-    uint64_t decoded;           /* decode rows since start */
+    float *hidden;                     /* [GM_BATCH_ROWS_MAX][d_model] */
+    float *score_logits;               /* [GM_SCORE_ROWS][vocab]; last shard */
+    double *lse;                       /* [GM_HEAD_ROWS_MAX][2][chunks] of the head; last shard */
+    float *spare[GM_DRAFT_LOGITS_MAX]; /* [vocab] each: logits that no ticket uses */
+    int32_t n_spare, n_logits;         /* free, and made in all; last shard */
+    volatile uint64_t progress;        /* layers computed */
+    uint64_t decoded;                  /* tokens decoded since start */
+    uint64_t drafted, accepted;        /* guesses computed, and those that were right */
 };
 
 /* What Reserve asks for; borrowed. */
@@ -164,19 +187,25 @@ void gm_shard_forget(struct gm_shard *s, const char *session);
 struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket);
 /* Bytes of rows that running turns and kept sessions hold. */
 void gm_shard_usage(struct gm_shard *s, uint64_t *total, uint64_t *used, uint64_t *kept);
+/* Last shard: buffers for the logits of `n` rows of the ticket; returns how many it has then, at
+ * least 1. Fewer than n where memory or GM_DRAFT_LOGITS_MAX ends. What was in them is gone. */
+int32_t gm_shard_logits(struct gm_shard *s, struct gm_ticket *t, int32_t n);
 
 /* ---- batch.c -----------------------------------------------------------------------------------
  */
 /* First shard: the prompt from `pos` on may be sent; the id at `pos` is to be computed next. */
 enum gm_status gm_shard_prompt(struct gm_shard *s, uint64_t ticket, int32_t pos, bool start,
                                struct gm_err *err);
+/* First shard: `id` stands at `pos` and is the turn's next decode row. Guesses of the last span
+ * that stand before `pos` were right. */
 enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t id,
                                struct gm_err *err);
 void gm_shard_chunk_done(struct gm_shard *s, uint64_t ticket);
 /* Other shards: takes *w on GM_OK. GM_EXHAUSTED when too many wait. */
 enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm_err *err);
-/* Fills works[] (ids and rows now owned by the caller): decode rows first, then prefill rows up to
- * the step's budget, taking turns. Returns how many. *more: something is left. */
+/* Fills works[] (ids and rows now owned by the caller): decode rows first, with guesses behind them
+ * where few turns decode and no prompt waits, then prefill rows up to the step's budget, taking
+ * turns. Returns how many. *more: something is left. */
 int32_t gm_shard_form(struct gm_shard *s, struct gm_work works[GM_WORKS_MAX], bool *more);
 void gm_work_free(struct gm_work *w);
 /* Notes what a step of so many rows took. */
@@ -186,7 +215,8 @@ void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows,
  */
 /* One batch through the slice and out. *more: call again at once. */
 void gm_shard_step(struct gm_shard *s, bool *more);
-/* Candidates again, k of them, of the row at pos (last shard). */
+/* Candidates again (last shard): k of the row at pos, and those of the rows of its span after it.
+ */
 void gm_shard_more(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t k);
 
 #endif

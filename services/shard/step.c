@@ -23,21 +23,38 @@ static void fault(struct gm_shard *s, struct gm_ticket *t, const struct gm_err *
     s->out.fault(s->out.ctx, t, why);
 }
 
-/* Opens the rows of a work in its sequence's cache. */
+/* What a work that entered says of the tokens before it. */
+static void count(struct gm_shard *s, struct gm_ticket *t, const struct gm_work *w)
+{
+    if (w->decode) {
+        s->decoded += (uint64_t)(w->pos + 1 - t->accepted);
+        s->accepted += (uint64_t)(w->pos - t->accepted);
+        s->drafted += (uint64_t)w->drafts;
+    }
+    t->accepted = w->decode ? w->pos + 1 : w->pos + w->n;
+}
+
+/* Opens the rows of a work in its sequence's cache. A decode row may stand where a wrong guess
+ * stood, never below what was accepted before it. */
 static enum gm_status enter(struct gm_shard *s, struct gm_ticket *t, const struct gm_work *w,
                             struct gm_err *err)
 {
     struct gm_kv *kv = gm_slice_kv(s->slice);
     struct gm_kv_seq *seq = t->session->seq;
+    const int32_t len = gm_kv_len(seq);
+    const bool guessed = w->decode && w->pos >= t->accepted;
     enum gm_status rc = GM_OK;
     if (t->deadline_us && gm_now_us() > t->deadline_us)
         return gm_fail(err, GM_DEADLINE, "the turn's time is over");
-    if (w->start && w->pos <= gm_kv_len(seq))
+    if ((w->start || guessed) && w->pos <= len)
         rc = gm_kv_rewind(kv, seq, w->pos, err);
-    else if (w->pos != gm_kv_len(seq))
-        rc = gm_fail(err, GM_DATA_LOSS, "rows from position %d, but %d are stored", w->pos,
-                     gm_kv_len(seq));
-    return rc == GM_OK ? gm_kv_extend(kv, seq, w->ids, w->n, err) : rc;
+    else if (w->pos != len)
+        rc = gm_fail(err, GM_DATA_LOSS, "rows from position %d, but %d are stored", w->pos, len);
+    if (rc == GM_OK)
+        rc = gm_kv_extend(kv, seq, w->ids, w->n, err);
+    if (rc == GM_OK)
+        count(s, t, w);
+    return rc;
 }
 
 /* Keeps the works whose ticket is known and whose rows fit; fills spans and the hidden rows. */
@@ -70,20 +87,26 @@ static void gather(struct gm_shard *s)
     }
 }
 
-/* lse_raw, lse_t: the row's sums as the head gave them; NULL: they are computed again. */
-static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t k,
-                   const double *lse_raw, const double *lse_t)
+/* Where the candidates of a row stand until they are sent; static like the batch. */
+static struct room {
+    int32_t ids[GM_TOPK_MAX], top_ids[GM_LOGPROBS_MAX];
+    float logits[GM_TOPK_MAX], raw[GM_TOPK_MAX];
+    double top_logprobs[GM_LOGPROBS_MAX];
+} rooms[GM_RUN_ROWS_MAX];
+
+/* Candidates of row `i` of the ticket's logits: out->c.k of them, in the arrays of out->c. sums: as
+ * the head gave them; NULL: they are computed again. */
+static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t i,
+                   const struct gm_head_row *sums, struct gm_row_out *out)
 {
-    static int32_t ids[GM_TOPK_MAX], top_ids[GM_LOGPROBS_MAX];
-    static float logits[GM_TOPK_MAX], raw[GM_TOPK_MAX];
-    static double top_lp[GM_LOGPROBS_MAX];
-    const int32_t vocab = gm_slice_config(s->slice)->vocab;
+    const int32_t vocab = gm_slice_config(s->slice)->vocab, pos = t->logits_pos + i;
     const struct gm_row_rules *r = &t->rules;
+    const int32_t *ids = gm_kv_ids(t->session->seq);
     const struct gm_adjust adjust = {
         .repeat_penalty = r->repeat_penalty,
         .presence = r->presence,
         .frequency = r->frequency,
-        .ids = gm_kv_ids(t->session->seq),
+        .ids = ids,
         .n_ids = pos + 1,
         .prompt_len = t->prompt_len,
         .bias_ids = r->bias_ids,
@@ -92,32 +115,15 @@ static void choose(struct gm_shard *s, struct gm_ticket *t, int32_t pos, int32_t
         .banned = r->banned,
         .n_banned = r->n_banned,
     };
-    struct gm_candidates c = {
-        .k = k, .chunks_raw = lse_raw, .chunks_t = lse_t, .ids = ids, .logits = logits, .raw = raw
-    };
-    int32_t *big_ids = NULL;
-    float *big = NULL;
-    if (k > GM_TOPK_MAX) { /* rare: the sampler could not prove its choice from fewer */
-        c.k = k < vocab ? k : vocab;
-        big_ids = malloc((size_t)c.k * sizeof *big_ids);
-        big = malloc((size_t)c.k * 2 * sizeof *big);
-        if (!big_ids || !big) {
-            struct gm_err err = GM_ERR_NONE;
-            gm_fail(&err, GM_EXHAUSTED, "no memory for %d candidates", c.k);
-            fault(s, t, &err);
-            goto out;
-        }
-        c.ids = big_ids;
-        c.logits = big;
-        c.raw = big + c.k;
-    }
-    gm_head_choose(s->kernels, t->logits, vocab, &adjust, r->temperature, &c);
+    out->id = ids[pos];
+    out->c.chunks_raw = sums ? sums->lse_raw : NULL;
+    out->c.chunks_t = sums ? sums->lse_t : NULL;
+    gm_head_choose(s->kernels, t->logits[i], vocab, &adjust, r->temperature, &out->c);
+    out->top_ids = rooms[i].top_ids;
+    out->top_logprobs = rooms[i].top_logprobs;
     if (r->top_n > 0)
-        gm_head_logprobs(s->kernels, t->logits, vocab, r->top_n, top_ids, top_lp, c.lse_raw);
-    s->out.candidates(s->out.ctx, t, pos, &c, top_ids, top_lp);
-out:
-    free(big_ids);
-    free(big);
+        gm_head_logprobs(s->kernels, t->logits[i], vocab, r->top_n, rooms[i].top_ids,
+                         rooms[i].top_logprobs, out->c.lse_raw);
 }
 
 static int32_t wanted(const struct gm_row_rules *r)
@@ -127,11 +133,49 @@ static int32_t wanted(const struct gm_row_rules *r)
     return r->top_k > 0 ? r->top_k : GM_CANDS_OPEN;
 }
 
+/* Sends candidates of the ticket's logits from row `first` on: k of that row, the usual number of
+ * those after it. sums: of row `first` and those after it, or NULL. */
+static void send_rows(struct gm_shard *s, struct gm_ticket *t, int32_t first, int32_t k,
+                      const struct gm_head_row *sums)
+{
+    struct gm_row_out out[GM_RUN_ROWS_MAX];
+    const int32_t vocab = gm_slice_config(s->slice)->vocab, usual = wanted(&t->rules);
+    void *big = NULL;
+    int32_t n = 0;
+    for (int32_t i = first; i < t->logits_rows; i++) {
+        struct gm_candidates *c = &out[n].c;
+        struct room *room = &rooms[i];
+        *c = (struct gm_candidates){
+            .k = i == first ? k : usual, .ids = room->ids, .logits = room->logits, .raw = room->raw
+        };
+        if (i > first && usual > GM_TOPK_MAX)
+            break;
+        if (c->k > GM_TOPK_MAX) { /* rare: the sampler could not prove its choice from fewer */
+            c->k = c->k < vocab ? c->k : vocab;
+            big = malloc((size_t)c->k * 3 * sizeof(int32_t));
+            if (!big) {
+                struct gm_err err = GM_ERR_NONE;
+                gm_fail(&err, GM_EXHAUSTED, "no memory for %d candidates", c->k);
+                fault(s, t, &err);
+                return;
+            }
+            c->ids = big;
+            c->logits = (float *)big + c->k;
+            c->raw = c->logits + c->k;
+        }
+        choose(s, t, i, sums ? sums + (i - first) : NULL, &out[n]);
+        n++;
+    }
+    s->out.candidates(s->out.ctx, t, t->logits_pos + first, out, n);
+    free(big);
+}
+
 void gm_shard_more(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t k)
 {
     struct gm_ticket *t = gm_shard_ticket(s, ticket);
-    if (t && t->logits && t->logits_pos == pos && k > 0)
-        choose(s, t, pos, k, NULL, NULL);
+    if (t && t->logits_pos >= 0 && pos >= t->logits_pos && pos - t->logits_pos < t->logits_rows &&
+        k > 0)
+        send_rows(s, t, pos - t->logits_pos, k, NULL);
 }
 
 /* Row `i` of the head's buffers. */
@@ -180,22 +224,32 @@ static void score(struct gm_shard *s, struct gm_ticket *t, const struct gm_span 
     }
 }
 
-/* Candidates of the turns whose last row is in this batch: st.live[which[0 .. n)]. */
+/* Candidates of the turns whose last rows are in this batch: st.live[which[0 .. n)]. All rows of a
+ * turn are in one call. */
 static void heads(struct gm_shard *s, const int32_t *which, int32_t n)
 {
-    struct gm_head_row rows[GM_HEAD_ROWS_MAX];
+    struct gm_head_row rows[GM_HEAD_ROWS_MAX], *at = rows;
+    int32_t n_rows = 0;
     for (int32_t i = 0; i < n; i++) {
         struct gm_ticket *t = st.owner[which[i]];
         const struct gm_span *span = &st.spans[which[i]];
-        t->logits_pos = span->pos + span->n - 1;
-        rows[i] =
-            head_row(s, i, hidden_row(s, span->row + span->n - 1), t->logits, t->rules.temperature);
+        const int32_t first = span->n - 1 - st.live[which[i]]->drafts;
+        t->logits_pos = span->pos + first;
+        for (int32_t r = 0; r < t->logits_rows; r++, n_rows++)
+            rows[n_rows] = head_row(s, n_rows, hidden_row(s, span->row + first + r), t->logits[r],
+                                    t->rules.temperature);
     }
-    gm_slice_head(s->slice, rows, n);
+    gm_slice_head(s->slice, rows, n_rows);
     for (int32_t i = 0; i < n; i++) {
         struct gm_ticket *t = st.owner[which[i]];
-        if (rows[i].finite) {
-            choose(s, t, t->logits_pos, wanted(&t->rules), rows[i].lse_raw, rows[i].lse_t);
+        const struct gm_head_row *mine = at;
+        at += t->logits_rows;
+        int32_t good = 0;
+        while (good < t->logits_rows && mine[good].finite)
+            good++;
+        t->logits_rows = good; /* a guess's row may be bad: then it is computed as a first one */
+        if (good > 0) {
+            send_rows(s, t, 0, wanted(&t->rules), mine);
             continue;
         }
         struct gm_err err = GM_ERR_NONE;
@@ -207,16 +261,18 @@ static void heads(struct gm_shard *s, const int32_t *which, int32_t n)
 /* The last shard: what became of each span. Rows that need the head share its passes. */
 static void finish(struct gm_shard *s)
 {
-    int32_t which[GM_HEAD_ROWS_MAX], n = 0;
+    int32_t which[GM_HEAD_ROWS_MAX], n = 0, rows = 0;
     for (int32_t i = 0; i < st.n; i++) {
         struct gm_ticket *t = st.owner[i];
         if (!t || t->score || !st.live[i]->last)
             continue;
-        which[n++] = i;
-        if (n == GM_HEAD_ROWS_MAX) {
+        t->logits_rows = gm_shard_logits(s, t, 1 + st.live[i]->drafts);
+        if (rows + t->logits_rows > GM_HEAD_ROWS_MAX) {
             heads(s, which, n);
-            n = 0;
+            n = rows = 0;
         }
+        which[n++] = i;
+        rows += t->logits_rows;
     }
     if (n > 0)
         heads(s, which, n);
@@ -268,8 +324,7 @@ void gm_shard_step(struct gm_shard *s, bool *more)
         }
         int32_t decode_rows = 0;
         for (int32_t i = 0; i < st.n; i++)
-            decode_rows += st.live[i]->decode ? 1 : 0;
-        s->decoded += (uint64_t)decode_rows;
+            decode_rows += st.live[i]->decode ? st.live[i]->n : 0;
         if (s->is_last)
             finish(s);
         else
