@@ -17,7 +17,7 @@ static bool print_line(void *ctx, const struct gm_kbench_line *l)
 {
     unsigned *differ = ctx;
     *differ += l->differs;
-    printf("%-26s %-13s %3d %10.3f MB %11.2f us %8.2f GB/s %6.1f %%", l->name, l->set, l->threads,
+    printf("%-28s %-13s %3d %10.3f MB %11.2f us %8.2f GB/s %6.1f %%", l->name, l->set, l->threads,
            l->bytes * 1e-6, l->seconds * 1e6, l->bytes / l->seconds * 1e-9, 100 * l->read_share);
     if (l->product_unit)
         printf(" %9.2f GOP/s %6.1f %s", 2 * l->products / l->seconds * 1e-9, 100 * l->product_share,
@@ -34,7 +34,7 @@ int gm_bench_kernels(const struct gm_kernels *const *sets, int count, const char
     struct gm_err err = GM_ERR_NONE;
     unsigned differ = 0;
     o.threads = cpus < GM_THREADS_MAX ? (int)cpus : GM_THREADS_MAX;
-    printf("%-26s %-13s %3s %13s %14s %13s %8s %15s\n", "case", "set", "thr", "bytes", "time",
+    printf("%-28s %-13s %3s %13s %14s %13s %8s %15s\n", "case", "set", "thr", "bytes", "time",
            "read", "of limit", "products");
     for (int s = 0; s < count; s++) {
         o.k = sets[s];
