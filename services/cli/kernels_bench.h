@@ -42,7 +42,8 @@ struct gm_kbench_options {
 
 /* One finished case. The limits are measured right before and right after it, with as many threads:
  * a streaming read of as many bytes (from the cache that holds them, if one does), and the set's
- * own products in registers. A case may pass the first by a little when the machine is shared. */
+ * own products in registers. A case that writes beside its reads, in a cache, may pass the first by
+ * a little, and any case on a shared machine. */
 struct gm_kbench_line {
     const char *name; /* "linear Q4_0 rows 8" */
     const char *set;  /* id of the kernel set */
