@@ -102,6 +102,11 @@ enum { GM_PART_ACC = 16 }; /* floats before acc: keeps it on a cache line */
     ((size_t)(rows) * (size_t)(group)*GM_PART_FLOATS(head_dim) +                                   \
      2 * (size_t)GM_PAGE * (size_t)(head_dim))
 
+/* The products of linear() and attend(): of 8-bit integers, or of floats. */
+enum gm_peak { GM_PEAK_INT8, GM_PEAK_FLOAT };
+
+enum { GM_PEAK_STEP = 512 }; /* peak_read() takes a multiple of so many bytes */
+
 /* What a kernel set says of itself; `id` enters the numerics id. */
 struct gm_kernels {
     const char *id; /* "ref-1", "avx2-2", "avx512vnni-2": changes whenever any result's bits may */
@@ -191,6 +196,14 @@ struct gm_kernels {
 
     /* 1 if every x[i] is finite, else 0. */
     int (*all_finite)(const float *x, size_t n);
+
+    /* The limits of this machine with this set's instructions. No model calls them: `gemline bench`
+     * holds the other entries against them. peak_read() reads `bytes` bytes, a multiple of
+     * GM_PEAK_STEP, from `data`, 64-byte aligned, and returns the sum of the 64-bit words modulo
+     * 2^64. peak_products() makes at least so many products with their additions, in registers
+     * alone, and returns how many. */
+    uint64_t (*peak_read)(const void *data, size_t bytes);
+    uint64_t (*peak_products)(enum gm_peak kind, uint64_t products);
 };
 
 /* The specification. */

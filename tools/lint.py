@@ -43,7 +43,7 @@ LAYERS = (
     (r"common/net\.h$|common/net/", "net"),
     (r"common/model/config\.h$", "config"),
     (r"common/model/", "model"),
-    (r"services/cli/(cut|synth_model|pack_model)\.[ch]$", "cut"),
+    (r"services/cli/(cut|synth_model|pack_model|kernels_[a-z]+)\.[ch]$", "cut"),
     (r"services/cli/", "client"),
     (r"services/[^/]+/main\.c$", "main"),
     (r"services/[^/]+/edge\.[ch]$", "edge"),

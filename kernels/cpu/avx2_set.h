@@ -44,5 +44,7 @@ void gm_avx2_softcap(float *x, float cap, size_t n);
 double gm_avx2_logsumexp(const float *x, size_t n, float inv_t);
 int32_t gm_avx2_top_k(int32_t *ids, float *values, const float *x, int32_t n, int32_t k);
 int gm_avx2_all_finite(const float *x, size_t n);
+uint64_t gm_avx2_peak_read(const void *data, size_t bytes);
+uint64_t gm_avx2_peak_products(enum gm_peak kind, uint64_t products);
 
 #endif

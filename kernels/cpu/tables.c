@@ -42,6 +42,8 @@ static void fill_avx2(void)
     avx2.logsumexp = gm_avx2_logsumexp;
     avx2.top_k = gm_avx2_top_k;
     avx2.all_finite = gm_avx2_all_finite;
+    avx2.peak_read = gm_avx2_peak_read;
+    avx2.peak_products = gm_avx2_peak_products;
 }
 
 static void fill_avx512(void)
@@ -68,6 +70,8 @@ static void fill_avx512(void)
     avx512.logsumexp = gm_avx512_logsumexp;
     avx512.top_k = gm_avx512_top_k;
     avx512.all_finite = gm_avx512_all_finite;
+    avx512.peak_read = gm_avx512_peak_read;
+    avx512.peak_products = gm_avx512_peak_products;
 }
 
 const struct gm_kernels *gm_avx2_table(void)

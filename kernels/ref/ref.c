@@ -1,7 +1,7 @@
 /* ref.c - the table of reference kernels, the specification that every other set is tested against.
  *
  * Owns:      gm_ref and its id, which changes whenever any result's bits may change.
- * Does not:  compute; linear.c, point.c, attend.c and head.c do.
+ * Does not:  compute; linear.c, point.c, attend.c, head.c and peak.c do.
  */
 #include "kernels/ref/ref.h"
 
@@ -25,4 +25,6 @@ const struct gm_kernels gm_ref = {
     .logsumexp = gm_ref_logsumexp,
     .top_k = gm_ref_top_k,
     .all_finite = gm_ref_all_finite,
+    .peak_read = gm_ref_peak_read,
+    .peak_products = gm_ref_peak_products,
 };

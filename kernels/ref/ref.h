@@ -78,4 +78,7 @@ void gm_ref_attend_join(const struct gm_attend *a, int32_t kv_head, int32_t row,
 double gm_ref_logsumexp(const float *x, size_t n, float inv_t);
 int32_t gm_ref_top_k(int32_t *ids, float *values, const float *x, int32_t n, int32_t k);
 
+uint64_t gm_ref_peak_read(const void *data, size_t bytes);
+uint64_t gm_ref_peak_products(enum gm_peak kind, uint64_t products);
+
 #endif

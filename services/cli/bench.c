@@ -1,8 +1,8 @@
 /* bench.c - `gemline bench`: how fast this pipeline is on this machine.
  *
  * Owns:      the options, the table of parts, the two forms of the output.
- * Does not:  measure (bench_parts.c, bench_sessions.c, bench_read.c), or compare with another
- *            program (tools/bench.sh).
+ * Does not:  measure (bench_parts.c, bench_sessions.c, bench_read.c, bench_kernels.c), or
+ *            compare with another program (tools/bench.sh).
  */
 #include <math.h>
 #include <stdarg.h>
@@ -45,9 +45,10 @@ static const struct gm_opt opts[] = {
 
 static const struct gm_program program = {
     .name = "gemline bench",
-    .usage = "[bandwidth|start|decode|prefill|sessions|hop|all]... [options]",
+    .usage = "[bandwidth|kernels|start|decode|prefill|sessions|hop|all]... [options]",
     .about = "Measures this pipeline on this machine (all parts when none is named):\n"
              "  bandwidth  bytes a second that the threads read from memory\n"
+             "  kernels    every kernel's time, and its share of what this machine can do\n"
              "  start      a pipeline of its own, from nothing to the first token\n"
              "  decode     tokens a second of one conversation\n"
              "  prefill    tokens of a prompt a second, at 512 and 2048\n"
@@ -55,7 +56,7 @@ static const struct gm_program program = {
              "  hop        the way of a message from process to process",
     .opts = opts,
     .n_opts = sizeof opts / sizeof opts[0],
-    .positionals_max = 6,
+    .positionals_max = 7,
 };
 
 struct part {
@@ -64,9 +65,13 @@ struct part {
     enum gm_status (*run)(struct gm_bench *b, struct gm_err *err);
 };
 static const struct part parts[] = {
-    { "bandwidth", false, gm_bench_bandwidth }, { "start", false, gm_bench_start },
-    { "decode", true, gm_bench_decode },        { "prefill", true, gm_bench_prefill },
-    { "sessions", true, gm_bench_sessions },    { "hop", true, gm_bench_hop },
+    { "bandwidth", false, gm_bench_bandwidth },
+    { "kernels", false, gm_bench_kernels },
+    { "start", false, gm_bench_start },
+    { "decode", true, gm_bench_decode },
+    { "prefill", true, gm_bench_prefill },
+    { "sessions", true, gm_bench_sessions },
+    { "hop", true, gm_bench_hop },
 };
 enum { PARTS = sizeof parts / sizeof parts[0] };
 
@@ -175,13 +180,19 @@ static enum gm_status put_json(const struct gm_bench *b, struct gm_buf *out, str
 
 static enum gm_status put_plain(const struct gm_bench *b, struct gm_buf *out, struct gm_err *err)
 {
+    const struct gm_bench_figure *before = NULL;
     enum gm_status rc = GM_OK;
     for (size_t i = 0; rc == GM_OK && i < b->n; i++) {
         const struct gm_bench_figure *f = &b->figures[i];
-        rc =
-            gm_buf_printf(out, err, "%-10s %-38s %12.2f %s\n", f->part, f->name, f->value, f->unit);
+        const bool beside =
+            before && strcmp(f->part, before->part) == 0 && strcmp(f->name, before->name) == 0;
+        if (!beside)
+            rc = gm_buf_printf(out, err, "%s%-10s %-38s", i ? "\n" : "", f->part, f->name);
+        if (rc == GM_OK)
+            rc = gm_buf_printf(out, err, " %12.2f %s", f->value, f->unit);
+        before = f;
     }
-    return rc;
+    return rc == GM_OK && b->n > 0 ? gm_buf_append_text(out, "\n", err) : rc;
 }
 
 /* Runs the wanted parts; the pipeline is found or started before the first that needs it. */
@@ -229,5 +240,7 @@ int gm_cmd_bench(int argc, char **argv)
     if (rc == GM_OK)
         rc = gm_cli_write(gm_buf_text(&out), out.len, &err);
     gm_buf_free(&out);
+    if (rc == GM_OK && bench.late.status != GM_OK)
+        return gm_cli_fail(&bench.late);
     return rc == GM_OK ? GM_CLI_OK : gm_cli_fail(&err);
 }

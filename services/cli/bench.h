@@ -11,7 +11,7 @@
 #include "services/cli/cli.h"
 
 enum {
-    GM_BENCH_FIGURES_MAX = 128,
+    GM_BENCH_FIGURES_MAX = 1024,
     GM_BENCH_CONTEXTS_MAX = 16,
     GM_BENCH_STREAMS_MAX = 64,
     GM_BENCH_PROMPT_MIN = 2, /* <bos> and one word */
@@ -36,11 +36,13 @@ struct gm_bench {
     const struct gm_bench_options *o;
     const char *part; /* the one that runs */
     struct gm_conn *conn;
+    struct gm_err late; /* a failure that is told after the figures */
     size_t n;
     struct gm_bench_figure figures[GM_BENCH_FIGURES_MAX];
 };
 
-/* Adds one figure of the part that runs. GM_EXHAUSTED: the table is full. */
+/* Adds one figure of the part that runs. Neighbours of the same name are printed on one line.
+ * GM_EXHAUSTED: the table is full. */
 enum gm_status gm_bench_put(struct gm_bench *b, struct gm_err *err, double value, const char *unit,
                             const char *name, ...) __attribute__((format(printf, 5, 6)));
 
@@ -72,6 +74,7 @@ void gm_bench_turn_free(struct gm_bench_turn *turn);
 /* ---- the parts: each adds its figures ---------------------------------------------------------
  */
 enum gm_status gm_bench_bandwidth(struct gm_bench *b, struct gm_err *err);
+enum gm_status gm_bench_kernels(struct gm_bench *b, struct gm_err *err);
 enum gm_status gm_bench_start(struct gm_bench *b, struct gm_err *err);
 enum gm_status gm_bench_decode(struct gm_bench *b, struct gm_err *err);
 enum gm_status gm_bench_prefill(struct gm_bench *b, struct gm_err *err);

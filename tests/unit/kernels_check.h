@@ -26,8 +26,9 @@ gm_check_fn gm_check_kv_store, gm_check_attend, gm_check_attend_ways, gm_check_a
 gm_check_fn gm_check_norms, gm_check_rope, gm_check_gelu, gm_check_axpy, gm_check_softcap;
 gm_check_fn gm_check_logsumexp, gm_check_top_k, gm_check_finite;
 
-/* kernels_bench.c: prints a line per entry: time, ratio to ref, GB/s. */
-void gm_bench_kernels(const struct gm_kernels *const *sets, int count);
+/* kernels_bench.c: prints a line per case of each set whose name contains `only` (NULL: all).
+ * Returns how many lines differ from gm_ref; -1 when the bench could not run. */
+int gm_bench_kernels(const struct gm_kernels *const *sets, int count, const char *only);
 
 /* A random matrix of the type (kernels_linear.c): plausible scales of both signs, now and then zero
  * or subnormal, every code. Ends `slack` bytes before a guard page; the case owns it. */

@@ -1,11 +1,14 @@
 // uses: tests/unit/kernels_linear.c tests/unit/kernels_packed.c tests/unit/kernels_attend.c
 // uses: tests/unit/kernels_point.c tests/unit/kernels_bench.c
+// uses: services/cli/kernels_bench.c services/cli/kernels_peak.c services/cli/kernels_linear.c
+// uses: services/cli/kernels_attend.c services/cli/kernels_point.c
 /* test_kernels.c - every kernel set this CPU can run, entry by entry, against gm_ref.
  *
  * Owns:      the list of checks, the loop over sets, the command line:
  *            --only TEXT   runs cases whose name contains TEXT
  *            --set NAME    runs one set
- *            --bench       prints times instead of testing
+ *            --bench       prints times and shares of the machine's limits instead of testing;
+ *                          fails when a result differs from ref
  *            GM_SEED=n in the environment repeats a run.
  * Does not:  hold the checks (kernels_linear.c, kernels_attend.c, kernels_point.c) or prove ref
  *            (test_ref.c).
@@ -98,14 +101,13 @@ static void test_harness(void)
     CU_ASSERT_EQUAL(c.failures, GM_CHECK_SHOWN_MAX + 5);
 }
 
-/* All sets, or the one named; ref comes first in any case when times are compared with it. */
-static int take_sets(const char *only, int bench)
+/* All sets, or the one named. */
+static int take_sets(const char *only)
 {
     const char *const *names = gm_kernels_available();
     for (; *names && set_count < SETS_MAX; names++) {
         const char *why = "";
-        const int compared = bench && strcmp(*names, "ref") == 0;
-        if (only && strcmp(only, *names) != 0 && !compared)
+        if (only && strcmp(only, *names) != 0)
             continue;
         const struct gm_kernels *k = gm_kernels_select(*names, &why);
         if (!k) {
@@ -167,11 +169,9 @@ int main(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (!take_sets(set, bench))
+    if (!take_sets(set))
         return EXIT_FAILURE;
-    if (bench) {
-        gm_bench_kernels(sets, set_count);
-        return EXIT_SUCCESS;
-    }
+    if (bench)
+        return gm_bench_kernels(sets, set_count, check.only) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
     return run_suite();
 }
