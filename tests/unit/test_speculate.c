@@ -345,6 +345,8 @@ static void test_none_beside_a_prompt(void)
     CU_ASSERT(s->accepted > 0 && t->has_decode && t->pace.rest == 0);
     prompt_fill(&ring.turn[1], 2);
     turn_begin(1, "t/b", ANSWER);
+    s->pace.row_us = 1.0; /* so cheap that the whole prompt goes beside one step */
+    s->pace.decode_us[1] = 1e6;
     for (int beside = 1; beside >= 0; beside--) {
         const int32_t n = gm_shard_form(s, works, &more);
         CU_ASSERT_EQUAL_FATAL(n, 1 + beside);
