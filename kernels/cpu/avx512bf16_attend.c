@@ -96,18 +96,18 @@ GM_INLINE uint32_t seen(const struct gm_att_tile *t, int n, int32_t pair)
 /* Adds the values of one pair of places, elements [d, d + 16 nv). `ragged`: a query that sees one
  * of the two takes 0 for the other, which may be NaN or not yet written, and no query adds what
  * it does not see at all. */
-GM_INLINE void add_pair(int nq, int nv, int ragged, gm_vf acc[GM_ATT_Q][GM_ATT_VECS],
+GM_INLINE void add_pair(struct gm_att_shape k, int ragged, gm_vf acc[GM_ATT_Q][GM_ATT_VECS],
                         const struct pairs_tile *tile, const struct gm_att_page *page, int32_t pair,
                         int32_t d)
 {
     const uint8_t *at = page->values + ((size_t)pair * (size_t)page->dim + (size_t)d) * PAIR;
     __m512i x[GM_ATT_VECS];
 #pragma GCC unroll 8
-    for (int v = 0; v < nv; v++) {
+    for (int v = 0; v < k.nv; v++) {
         x[v] = _mm512_loadu_si512(at + v * GM_VF * PAIR);
     }
 #pragma GCC unroll 8
-    for (int n = 0; n < nq; n++) {
+    for (int n = 0; n < k.nq; n++) {
         const uint32_t bits = ragged ? seen(&tile->t, n, pair) : FIRST | SECOND;
         if (ragged && bits == 0) {
             continue;
@@ -115,30 +115,30 @@ GM_INLINE void add_pair(int nq, int nv, int ragged, gm_vf acc[GM_ATT_Q][GM_ATT_V
         const __m512i w = _mm512_set1_epi32((int32_t)tile->w[n][pair]);
         const __m512i mask = _mm512_set1_epi32((int32_t)bits);
 #pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+        for (int v = 0; v < k.nv; v++) {
             acc[n][v] = dot(acc[n][v], ragged ? _mm512_and_si512(x[v], mask) : x[v], w);
         }
     }
 }
 
 /* Weighted values of the page, elements [d, d + 16 nv), into the records. */
-GM_INLINE void mix(int nq, int nv, struct pairs_tile *tile, const struct gm_att_page *page,
+GM_INLINE void mix(struct gm_att_shape k, struct pairs_tile *tile, const struct gm_att_page *page,
                    const struct gm_att_span *s, int32_t d)
 {
     gm_vf acc[GM_ATT_Q][GM_ATT_VECS];
     const int32_t end = (s->any_hi + 1) / 2;
     int32_t pair = s->any_lo / 2;
-    clear(nq, nv, acc);
+    clear(k.nq, k.nv, acc);
     for (; pair < s->all_lo / 2 && pair < end; pair++) {
-        add_pair(nq, nv, 1, acc, tile, page, pair, d);
+        add_pair(k, 1, acc, tile, page, pair, d);
     }
     for (; pair < s->all_hi / 2; pair++) {
-        add_pair(nq, nv, 0, acc, tile, page, pair, d);
+        add_pair(k, 0, acc, tile, page, pair, d);
     }
     for (; pair < end; pair++) {
-        add_pair(nq, nv, 1, acc, tile, page, pair, d);
+        add_pair(k, 1, acc, tile, page, pair, d);
     }
-    gm_att_keep(nq, nv, acc, &tile->t, d);
+    gm_att_keep(k.nq, k.nv, acc, &tile->t, d);
 }
 
 /* One page for one tile: scores, weights, values. */
@@ -152,13 +152,15 @@ GM_INLINE void run(int nq, struct pairs_tile *tile, const struct gm_att_page *pa
     for (int n = 0; n < nq; n++) {
         round_pairs(tile->w[n], tile->t.p[n], GM_PAGE);
     }
+    const struct gm_att_shape wide = { GM_KV_BF16, nq, GM_ATT_VECS };
+    const struct gm_att_shape rest = { GM_KV_BF16, nq, 2 };
     const struct gm_att_span s = gm_att_span(nq, &tile->t);
     int32_t d = 0;
     for (; d + GM_ATT_VECS * GM_VF <= page->dim; d += GM_ATT_VECS * GM_VF) {
-        mix(nq, GM_ATT_VECS, tile, page, &s, d);
+        mix(wide, tile, page, &s, d);
     }
     if (d < page->dim) { /* a multiple of 32 */
-        mix(nq, 2, tile, page, &s, d);
+        mix(rest, tile, page, &s, d);
     }
 }
 

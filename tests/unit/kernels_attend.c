@@ -312,7 +312,7 @@ void gm_check_attend_order(struct gm_check *c, const struct gm_kernels *k)
 {
     static struct cache cache;
     static const int32_t edges[][2] = { { 0, 0 },  { 40, 0 },  { 41, 0 },
-                                        { 63, 0 }, { 62, 37 }, { 63, 20 } };
+                                        { 63, 0 }, { 62, 36 }, { 63, 20 } };
     for (size_t t = 0; t < KINDS; t++) {
         for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++) {
             const int32_t last = edges[i][0], window = edges[i][1];
