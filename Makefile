@@ -49,10 +49,12 @@ BINS := $(PROGRAMS:%=$(B)/bin/%)
 UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 
 # One instruction set per file: the file's name says which, and nothing else gets the flag.
-SET_avx2   := -mavx2 -mfma -mf16c
-SET_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(SET_avx2)
-$(B)/kernels/cpu/avx2_%.o:   CFLAGS += $(SET_avx2)
-$(B)/kernels/cpu/avx512_%.o: CFLAGS += $(SET_avx512)
+SET_avx2       := -mavx2 -mfma -mf16c
+SET_avx512     := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(SET_avx2)
+SET_avx512bf16 := -mavx512bf16 $(SET_avx512)
+$(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
+$(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
+$(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
 .PHONY: help all run test unit check lint bench model clean setup golden-long system gen
 .SECONDARY:

@@ -52,8 +52,11 @@ size_t gm_kv_vec_bytes(enum gm_kv_type type, int32_t n);
  * `pages[p] + v_off + h * side`, side = GM_PAGE * gm_kv_vec_bytes(type, head_dim). Only kernels
  * know what lies inside a side:
  *   keys    [head_dim][GM_PAGE]: neighbouring positions beside each other;
+ *           bf16: [head_dim/2][GM_PAGE][2], pairs of neighbouring dimensions;
  *           q8: f16 scales [head_dim/32][GM_PAGE], then int8 codes [head_dim][GM_PAGE]
- *   values  [GM_PAGE][head_dim]; q8: head_dim/32 struct gm_q8_0 for each position
+ *   values  [GM_PAGE][head_dim];
+ *           bf16: [GM_PAGE/2][head_dim][2], pairs of neighbouring positions;
+ *           q8: head_dim/32 struct gm_q8_0 for each position
  * A page left of the window is NULL and must not be touched. */
 struct gm_kv_view {
     uint8_t *const *pages;
@@ -109,7 +112,7 @@ enum { GM_PEAK_STEP = 512 }; /* peak_read() takes a multiple of so many bytes */
 
 /* What a kernel set says of itself; `id` enters the numerics id. */
 struct gm_kernels {
-    const char *id; /* "ref-1", "avx2-2", "avx512vnni-2": changes whenever any result's bits may */
+    const char *id; /* "ref-1", "avx2-2", "avx512bf16-1": changes whenever any result's bits may */
 
     /* Bytes of one prepared activation row of `cols` inputs; a multiple of 64. */
     size_t (*act_bytes)(int32_t cols);
@@ -156,7 +159,8 @@ struct gm_kernels {
      * a = x[i], b = x[i+half]: x[i] = (a cos - b sin) scale, x[i+half] = (b cos + a sin) scale. */
     void (*rope)(float *x, const float *cs, int32_t heads, int32_t head_dim, float scale);
 
-    /* Stores position `pos` of all kv heads, k and v [kv_heads][head_dim], in the view's type. */
+    /* Stores position `pos` of all kv heads, k and v [kv_heads][head_dim], in the view's type.
+     * Touches nothing of other positions: threads store the rows of a batch in any order. */
     void (*kv_store)(const struct gm_kv_view *kv, int32_t pos, const float *k, const float *v);
 
     /* Softmax attention of all rows for the query heads of one kv head. The order of every sum is
@@ -167,7 +171,10 @@ struct gm_kernels {
      *   row    pages from left to right: m' = max(m, m_p), f = exp(m - m'), g = exp(m_p - m'),
      *          l = l f + l_p g, acc = acc f + acc_p g; at the end out = acc / l
      * so one call for many rows, one call a row, and attend_part() + attend_join() give the same
-     * bits. A NaN in what a query sees reaches its output. ref: two passes, double sums. */
+     * bits. A NaN in what a query sees reaches its output; what it does not see, NaN or never
+     * written, does not. ref: two passes, double sums. A set with bf16 products rounds q and the
+     * weights (in acc, not in l) to bf16 on bf16 pages, to nearest even, subnormal numbers to 0,
+     * and takes dimensions and positions in pairs: sum = a0 b0 + (a1 b1 + sum), each + rounded. */
     void (*attend)(const struct gm_attend *a, int32_t kv_head);
 
     /* The same in two steps, for threads that share a row. attend_part() writes what page `page`
@@ -209,8 +216,8 @@ struct gm_kernels {
 /* The specification. */
 extern const struct gm_kernels gm_ref;
 
-/* The best set for this CPU, or the one GM_KERNELS names (ref, avx2, avx512). NULL with *why set
- * (static or static-buffer text) if the name is unknown or the CPU lacks it. */
+/* The best set for this CPU, or the one GM_KERNELS names (ref, avx2, avx512, avx512bf16). NULL
+ * with *why set (static or static-buffer text) if the name is unknown or the CPU lacks it. */
 const struct gm_kernels *gm_kernels_select(const char *name_or_null, const char **why);
 
 /* Prints "entry implementation" lines for --kernels. `out` is a FILE pointer. */

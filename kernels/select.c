@@ -37,6 +37,11 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static int has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 /* Slowest first; the last one the CPU has is the default. */
@@ -51,6 +56,7 @@ static const struct {
     { "avx2", "avx2, fma and f16c", has_avx2, gm_avx2_table },
     { "avx512", "avx512f, avx512bw, avx512vl, avx512dq and avx512_vnni", has_avx512,
       gm_avx512_table },
+    { "avx512bf16", "what avx512 needs and avx512_bf16", has_avx512bf16, gm_avx512bf16_table },
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -98,7 +104,7 @@ const struct gm_kernels *gm_kernels_select(const char *name_or_null, const char 
         }
         return NULL;
     }
-    snprintf(text, sizeof text, "unknown kernel set \"%.*s\": use ref, avx2 or avx512",
+    snprintf(text, sizeof text, "unknown kernel set \"%.*s\": use ref, avx2, avx512 or avx512bf16",
              SET_NAME_SHOWN, name);
     if (why) {
         *why = text;

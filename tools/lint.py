@@ -231,7 +231,7 @@ def check_headers(headers, say):
     kernels/cpu that is with the instruction set in the header's name, else with each of them."""
     compiler, flags = make_value("CC"), make_value("CFLAGS")
     flags = [flag for flag in flags if flag not in ("-MMD", "-MP")]
-    sets = {name: make_value("SET_" + name) for name in ("avx2", "avx512")}
+    sets = {name: make_value("SET_" + name) for name in ("avx2", "avx512", "avx512bf16")}
 
     jobs = []
     for header in headers:

@@ -10,13 +10,16 @@
 
 #include "kernels/cpu/avx2_set.h"
 #include "kernels/cpu/avx512_set.h"
+#include "kernels/cpu/avx512bf16_set.h"
 
 #include <pthread.h>
 
 static struct gm_kernels avx2;
 static struct gm_kernels avx512;
+static struct gm_kernels avx512bf16;
 static pthread_once_t avx2_once = PTHREAD_ONCE_INIT;
 static pthread_once_t avx512_once = PTHREAD_ONCE_INIT;
+static pthread_once_t avx512bf16_once = PTHREAD_ONCE_INIT;
 
 static void fill_avx2(void)
 {
@@ -74,6 +77,16 @@ static void fill_avx512(void)
     avx512.peak_products = gm_avx512_peak_products;
 }
 
+/* The AVX-512 set with attention of its own: weights are packed alike. */
+static void fill_avx512bf16(void)
+{
+    avx512bf16 = *gm_avx512_table();
+    avx512bf16.id = "avx512bf16-1";
+    avx512bf16.attend = gm_avx512bf16_attend;
+    avx512bf16.attend_part = gm_avx512bf16_attend_part;
+    avx512bf16.attend_join = gm_avx512bf16_attend_join;
+}
+
 const struct gm_kernels *gm_avx2_table(void)
 {
     pthread_once(&avx2_once, fill_avx2);
@@ -84,6 +97,12 @@ const struct gm_kernels *gm_avx512_table(void)
 {
     pthread_once(&avx512_once, fill_avx512);
     return &avx512;
+}
+
+const struct gm_kernels *gm_avx512bf16_table(void)
+{
+    pthread_once(&avx512bf16_once, fill_avx512bf16);
+    return &avx512bf16;
 }
 
 #endif

@@ -12,6 +12,7 @@
 #if defined(__x86_64__)
 const struct gm_kernels *gm_avx2_table(void);
 const struct gm_kernels *gm_avx512_table(void);
+const struct gm_kernels *gm_avx512bf16_table(void);
 #endif
 
 #endif

@@ -121,15 +121,39 @@ GM_INLINE void gm_vf_to_f16(void *p, gm_vf v)
 {
     _mm256_storeu_si256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-/* Round to nearest even; a NaN is made quiet. */
-GM_INLINE void gm_vf_to_bf16(void *p, gm_vf v)
+/* bf16 in the high half of each lane: round to nearest even; a NaN is made quiet. */
+GM_INLINE __m512i gm_bf16_16(gm_vf v)
 {
     __m512i u = _mm512_castps_si512(v);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i up = _mm512_add_epi32(_mm512_add_epi32(u, odd), _mm512_set1_epi32(0x7fff));
     __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
-    up = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
-    _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+    return _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+}
+GM_INLINE void gm_vf_to_bf16(void *p, gm_vf v)
+{
+    _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(gm_bf16_16(v), 16)));
+}
+/* Writes bf16 codes to the first (second 0) or second elements of sixteen pairs at p; the other
+ * elements are neither read nor written: another thread may be writing them. */
+GM_INLINE void gm_vf_to_bf16_pairs(void *p, gm_vf v, size_t second)
+{
+    __m512i code = gm_bf16_16(v);
+    if (second) {
+        _mm512_mask_storeu_epi16(p, 0xaaaaaaaau, code);
+    } else {
+        _mm512_mask_storeu_epi16(p, 0x55555555u, _mm512_srli_epi32(code, 16));
+    }
+}
+/* The first elements of sixteen bf16 pairs at p, and the second ones. */
+GM_INLINE gm_vf gm_vf_from_bf16_first(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+GM_INLINE gm_vf gm_vf_from_bf16_second(const void *p)
+{
+    __m512i high = _mm512_set1_epi32((int32_t)0xffff0000u);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {
@@ -308,6 +332,32 @@ GM_INLINE void gm_vf_to_bf16(void *p, gm_vf v)
 {
     __m256i both = _mm256_packus_epi32(gm_bf16_8(v.lo), gm_bf16_8(v.hi));
     _mm256_storeu_si256(p, _mm256_permute4x64_epi64(both, 0xd8));
+}
+/* Writes bf16 codes to the first (second 0) or second elements of sixteen pairs at p; the other
+ * elements are neither read nor written: another thread may be writing them. */
+GM_INLINE void gm_vf_to_bf16_pairs(void *p, gm_vf v, size_t second)
+{
+    uint16_t code[GM_VF];
+    uint8_t *b = (uint8_t *)p + second * sizeof code[0];
+    gm_vf_to_bf16(code, v);
+    for (int i = 0; i < GM_VF; i++, b += 2 * sizeof code[0]) {
+        memcpy(b, code + i, sizeof code[0]);
+    }
+}
+/* The first elements of sixteen bf16 pairs at p, and the second ones. */
+GM_INLINE gm_vf gm_vf_from_bf16_first(const void *p)
+{
+    const uint8_t *b = p;
+    __m256i lo = _mm256_loadu_si256((const void *)b);
+    __m256i hi = _mm256_loadu_si256((const void *)(b + 32));
+    return (gm_vf){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
+}
+GM_INLINE gm_vf gm_vf_from_bf16_second(const void *p)
+{
+    const __m256 high = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)0xffff0000u));
+    gm_vf v = gm_vf_load(p);
+    return (gm_vf){ _mm256_and_ps(v.lo, high), _mm256_and_ps(v.hi, high) };
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {

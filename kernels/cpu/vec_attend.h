@@ -2,7 +2,8 @@
  *
  * Owns:      attend(), attend_part(), attend_join(): one page for a tile of queries, and how the
  *            parts of pages are folded. The order of sums stands in kernels/kernels.h.
- * Does not:  store keys and values (vec_point.h). Included by avx2_attend.c, avx512_attend.c only.
+ * Does not:  store keys and values (vec_point.h) or multiply pairs of bf16 (avx512bf16_attend.c,
+ *            which takes the walk and the weights from here). Included by *_attend.c only.
  *
  * A query is one head of one row. The queries of one kv head are numbered row * group + head; a
  * tile is up to GM_ATT_Q neighbours of them. Scores have positions in lanes, values have
@@ -63,8 +64,11 @@ GM_INLINE gm_vf gm_att_key(enum gm_kv_type t, const struct gm_att_page *page, in
         return gm_vf_load(page->keys + at * sizeof(float));
     case GM_KV_F16:
         return gm_vf_from_f16(page->keys + at * sizeof(uint16_t));
-    case GM_KV_BF16:
-        return gm_vf_from_bf16(page->keys + at * sizeof(uint16_t));
+    case GM_KV_BF16: {
+        const size_t pair = (size_t)(d / 2) * GM_PAGE + (size_t)i;
+        const uint8_t *p = page->keys + pair * 2 * sizeof(uint16_t);
+        return d % 2 ? gm_vf_from_bf16_second(p) : gm_vf_from_bf16_first(p);
+    }
     default: {
         const size_t scale = (size_t)(d / GM_QK) * GM_PAGE + (size_t)i;
         const size_t codes = (size_t)(page->dim / GM_QK) * GM_PAGE * sizeof(uint16_t);
@@ -84,13 +88,36 @@ GM_INLINE gm_vf gm_att_value(enum gm_kv_type t, const struct gm_att_page *page, 
         return gm_vf_load(page->values + at * sizeof(float));
     case GM_KV_F16:
         return gm_vf_from_f16(page->values + at * sizeof(uint16_t));
-    case GM_KV_BF16:
-        return gm_vf_from_bf16(page->values + at * sizeof(uint16_t));
+    case GM_KV_BF16: {
+        const size_t pair = (size_t)(i / 2) * (size_t)page->dim + (size_t)d;
+        const uint8_t *p = page->values + pair * 2 * sizeof(uint16_t);
+        return i % 2 ? gm_vf_from_bf16_second(p) : gm_vf_from_bf16_first(p);
+    }
     default: {
         const uint8_t *block = page->values + at / GM_QK * sizeof(struct gm_q8_0);
         gm_vf scale = gm_vf_set1(gm_half_to_float(gm_load_u16(block)));
         return gm_vf_mul(scale, gm_vf_from_i8(block + offsetof(struct gm_q8_0, qs) + d % GM_QK));
     }
+    }
+}
+
+/* Adds dimension d of `nq` queries at places [i, i + 16 nv). */
+GM_INLINE void gm_att_score_dim(struct gm_att_shape k, gm_vf acc[GM_ATT_Q][GM_ATT_VECS],
+                                const float *const *q, const struct gm_att_page *page, int32_t d,
+                                int32_t i)
+{
+    gm_vf x[GM_ATT_VECS];
+#pragma GCC unroll 8
+    for (int v = 0; v < k.nv; v++) {
+        x[v] = gm_att_key(k.t, page, d, i + v * GM_VF);
+    }
+#pragma GCC unroll 8
+    for (int n = 0; n < k.nq; n++) {
+        gm_vf w = gm_vf_set1(q[n][d]);
+#pragma GCC unroll 8
+        for (int v = 0; v < k.nv; v++) {
+            acc[n][v] = gm_vf_fma(w, x[v], acc[n][v]);
+        }
     }
 }
 
@@ -108,20 +135,9 @@ GM_INLINE void gm_att_score(struct gm_att_shape k, struct gm_att_tile *tile,
             acc[n][v] = gm_vf_zero();
         }
     }
-    for (int32_t d = 0; d < page->dim; d++) {
-        gm_vf x[GM_ATT_VECS];
-#pragma GCC unroll 8
-        for (int v = 0; v < k.nv; v++) {
-            x[v] = gm_att_key(k.t, page, d, i + v * GM_VF);
-        }
-#pragma GCC unroll 8
-        for (int n = 0; n < k.nq; n++) {
-            gm_vf w = gm_vf_set1(q[n][d]);
-#pragma GCC unroll 8
-            for (int v = 0; v < k.nv; v++) {
-                acc[n][v] = gm_vf_fma(w, x[v], acc[n][v]);
-            }
-        }
+    for (int32_t pair = 0; pair < page->dim / 2; pair++) { /* which half is known to the compiler */
+        gm_att_score_dim(k, acc, q, page, 2 * pair, i);
+        gm_att_score_dim(k, acc, q, page, 2 * pair + 1, i);
     }
 #pragma GCC unroll 8
     for (int n = 0; n < k.nq; n++) {
@@ -206,7 +222,8 @@ GM_INLINE void gm_att_weigh(int nq, struct gm_att_tile *tile, float cap)
     }
 }
 
-/* The places that all queries of a tile see, [all_lo, all_hi), and those that any sees. */
+/* The places that all queries of a tile see, [all_lo, all_hi) cut to whole pairs of places, and
+ * those that any sees. */
 struct gm_att_span {
     int32_t all_lo, all_hi, any_lo, any_hi;
 };
@@ -220,6 +237,8 @@ GM_INLINE struct gm_att_span gm_att_span(int nq, const struct gm_att_tile *tile)
         s.any_lo = tile->lo[n] < s.any_lo ? tile->lo[n] : s.any_lo;
         s.any_hi = tile->hi[n] > s.any_hi ? tile->hi[n] : s.any_hi;
     }
+    s.all_lo += s.all_lo % 2;
+    s.all_hi -= s.all_hi % 2;
     return s;
 }
 
@@ -245,7 +264,27 @@ GM_INLINE void gm_att_add(struct gm_att_shape k, int ragged, gm_vf acc[GM_ATT_Q]
     }
 }
 
-/* Weighted values of the page, elements [d, d + 16 nv), folded into the records. */
+/* Folds the page's weighted values, elements [d, d + 16 nv), into the records. */
+GM_INLINE void gm_att_keep(int nq, int nv, gm_vf acc[GM_ATT_Q][GM_ATT_VECS],
+                           const struct gm_att_tile *tile, int32_t d)
+{
+#pragma GCC unroll 8
+    for (int n = 0; n < nq; n++) {
+        float *out = tile->part[n] + GM_PART_ACC + d;
+        const gm_vf old_by = gm_vf_set1(tile->old_by[n]);
+        const gm_vf new_by = gm_vf_set1(tile->new_by[n]);
+#pragma GCC unroll 8
+        for (int v = 0; v < nv; v++) {
+            float *o = out + v * GM_VF;
+            gm_vf sum = tile->fresh[n]
+                            ? acc[n][v]
+                            : gm_vf_fma(acc[n][v], new_by, gm_vf_mul(gm_vf_load(o), old_by));
+            gm_vf_store(o, sum);
+        }
+    }
+}
+
+/* Weighted values of the page, elements [d, d + 16 nv), into the records. */
 GM_INLINE void gm_att_mix(struct gm_att_shape k, struct gm_att_tile *tile,
                           const struct gm_att_page *page, const struct gm_att_span *s, int32_t d)
 {
@@ -261,26 +300,14 @@ GM_INLINE void gm_att_mix(struct gm_att_shape k, struct gm_att_tile *tile,
     for (; i < s->all_lo && i < s->any_hi; i++) {
         gm_att_add(k, 1, acc, tile, page, i, d);
     }
-    for (; i < s->all_hi; i++) {
-        gm_att_add(k, 0, acc, tile, page, i, d);
+    for (int32_t pair = i / 2; pair < s->all_hi / 2; pair++, i += 2) {
+        gm_att_add(k, 0, acc, tile, page, 2 * pair, d);
+        gm_att_add(k, 0, acc, tile, page, 2 * pair + 1, d);
     }
     for (; i < s->any_hi; i++) {
         gm_att_add(k, 1, acc, tile, page, i, d);
     }
-#pragma GCC unroll 8
-    for (int n = 0; n < k.nq; n++) {
-        float *out = tile->part[n] + GM_PART_ACC + d;
-        const gm_vf old_by = gm_vf_set1(tile->old_by[n]);
-        const gm_vf new_by = gm_vf_set1(tile->new_by[n]);
-#pragma GCC unroll 8
-        for (int v = 0; v < k.nv; v++) {
-            float *o = out + v * GM_VF;
-            gm_vf sum = tile->fresh[n]
-                            ? acc[n][v]
-                            : gm_vf_fma(acc[n][v], new_by, gm_vf_mul(gm_vf_load(o), old_by));
-            gm_vf_store(o, sum);
-        }
-    }
+    gm_att_keep(k.nq, k.nv, acc, tile, d);
 }
 
 /* One page for one tile: scores, weights, values. */
@@ -363,6 +390,12 @@ GM_INLINE void gm_att_fill(int nq, struct gm_att_tile *tile, const struct gm_att
     }
 }
 
+/* Queries of the next tile, of `left`. */
+GM_INLINE int gm_att_take(int32_t left)
+{
+    return left >= GM_ATT_Q ? GM_ATT_Q : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
 /* Queries [begin, end) in one page. */
 GM_INLINE void gm_att_tiles(enum gm_kv_type t, const struct gm_att_walk *w,
                             const struct gm_att_page *page, int32_t number, int32_t begin,
@@ -371,24 +404,23 @@ GM_INLINE void gm_att_tiles(enum gm_kv_type t, const struct gm_att_walk *w,
     struct gm_att_tile tile;
     const float cap = w->a->softcap;
     for (int32_t j = begin; j < end;) {
-        const int32_t left = end - j;
-        if (left >= GM_ATT_Q) {
-            gm_att_fill(GM_ATT_Q, &tile, w, j, number);
+        const int nq = gm_att_take(end - j);
+        gm_att_fill(nq, &tile, w, j, number);
+        switch (nq) {
+        case GM_ATT_Q:
             gm_att_run(t, GM_ATT_Q, &tile, page, cap);
-            j += GM_ATT_Q;
-        } else if (left >= 4) {
-            gm_att_fill(4, &tile, w, j, number);
+            break;
+        case 4:
             gm_att_run(t, 4, &tile, page, cap);
-            j += 4;
-        } else if (left >= 2) {
-            gm_att_fill(2, &tile, w, j, number);
+            break;
+        case 2:
             gm_att_run(t, 2, &tile, page, cap);
-            j += 2;
-        } else {
-            gm_att_fill(1, &tile, w, j, number);
+            break;
+        default:
             gm_att_run(t, 1, &tile, page, cap);
-            j++;
+            break;
         }
+        j += nq;
     }
 }
 

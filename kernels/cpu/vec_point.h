@@ -100,10 +100,35 @@ GM_INLINE void gm_scatter_u16(uint8_t *dst, const uint16_t *x, int32_t n)
     }
 }
 
-/* One kv head at position `pos` of F32, BF16 or F16 pages; key and value at the page's sides. */
-GM_INLINE void gm_vec_store_head(enum gm_kv_type t, uint8_t *key, uint8_t *value, const float *k,
-                                 const float *v, int32_t dim)
+/* The same for pairs of codes: GM_PAGE pairs between neighbours. */
+GM_INLINE void gm_scatter_pairs(uint8_t *dst, const uint16_t *x, int32_t n)
 {
+    for (int32_t i = 0; i < n; i += 2, dst += GM_PAGE * 2 * sizeof *x) {
+        memcpy(dst, x + i, 2 * sizeof *x);
+    }
+}
+
+/* One kv head at place `at` of a page of BF16 pairs; keys and values: the page's sides. Only the
+ * place's own elements are written: rows of one prompt are stored side by side by threads. */
+GM_INLINE void gm_vec_store_pairs(uint8_t *keys, uint8_t *values, size_t at, const float *k,
+                                  const float *v, int32_t dim)
+{
+    uint16_t code[GM_HEAD_DIM_MAX];
+    uint8_t *value = values + at / 2 * (size_t)dim * 2 * sizeof *code;
+    for (int32_t i = 0; i < dim; i += GM_VF) {
+        gm_vf_to_bf16(code + i, gm_vf_load(k + i));
+        gm_vf_to_bf16_pairs(value + (size_t)i * 2 * sizeof *code, gm_vf_load(v + i), at % 2);
+    }
+    gm_scatter_pairs(keys + at * 2 * sizeof *code, code, dim);
+}
+
+/* One kv head at place `at` of F32 or F16 pages. */
+GM_INLINE void gm_vec_store_head(enum gm_kv_type t, uint8_t *keys, uint8_t *values, size_t at,
+                                 const float *k, const float *v, int32_t dim)
+{
+    const size_t bytes = t == GM_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    uint8_t *key = keys + at * bytes;
+    uint8_t *value = values + at * (size_t)dim * bytes;
     if (t == GM_KV_F32) {
         for (int32_t i = 0; i < dim; i++, key += GM_PAGE * sizeof *k) {
             memcpy(key, k + i, sizeof *k);
@@ -113,13 +138,8 @@ GM_INLINE void gm_vec_store_head(enum gm_kv_type t, uint8_t *key, uint8_t *value
     }
     uint16_t code[GM_HEAD_DIM_MAX];
     for (int32_t i = 0; i < dim; i += GM_VF) {
-        if (t == GM_KV_BF16) {
-            gm_vf_to_bf16(code + i, gm_vf_load(k + i));
-            gm_vf_to_bf16(value + 2 * (size_t)i, gm_vf_load(v + i));
-        } else {
-            gm_vf_to_f16(code + i, gm_vf_load(k + i));
-            gm_vf_to_f16(value + 2 * (size_t)i, gm_vf_load(v + i));
-        }
+        gm_vf_to_f16(code + i, gm_vf_load(k + i));
+        gm_vf_to_f16(value + 2 * (size_t)i, gm_vf_load(v + i));
     }
     gm_scatter_u16(key, code, dim);
 }
@@ -132,15 +152,18 @@ GM_INLINE void gm_vec_kv_store(const struct gm_kv_view *kv, int32_t pos, const f
         gm_ref.kv_store(kv, pos, k, v);
         return;
     }
-    const size_t vec = gm_kv_vec_bytes(kv->type, kv->head_dim);
+    const size_t side = GM_PAGE * gm_kv_vec_bytes(kv->type, kv->head_dim);
     const size_t at = (size_t)(pos % GM_PAGE);
-    uint8_t *page = kv->pages[pos / GM_PAGE];
-    uint8_t *key = page + kv->k_off + at * (kv->type == GM_KV_F32 ? 4 : 2);
-    uint8_t *value = page + kv->v_off + at * vec;
+    uint8_t *keys = kv->pages[pos / GM_PAGE] + kv->k_off;
+    uint8_t *values = kv->pages[pos / GM_PAGE] + kv->v_off;
     for (int32_t h = 0; h < kv->kv_heads; h++) {
-        gm_vec_store_head(kv->type, key, value, k, v, kv->head_dim);
-        key += GM_PAGE * vec;
-        value += GM_PAGE * vec;
+        if (kv->type == GM_KV_BF16) {
+            gm_vec_store_pairs(keys, values, at, k, v, kv->head_dim);
+        } else {
+            gm_vec_store_head(kv->type, keys, values, at, k, v, kv->head_dim);
+        }
+        keys += side;
+        values += side;
         k += kv->head_dim;
         v += kv->head_dim;
     }

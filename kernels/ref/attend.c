@@ -72,14 +72,27 @@ static void put_elem(uint8_t *dst, float x, enum gm_kv_type type)
     memcpy(dst, &h, sizeof h);
 }
 
+/* Where element i of the key at place `at` stands among the elements of a page's keys. */
+static size_t key_index(enum gm_kv_type type, int32_t at, int32_t i)
+{
+    return type == GM_KV_BF16 ? (size_t)((i / 2 * GM_PAGE + at) * 2 + i % 2)
+                              : (size_t)(i * GM_PAGE + at);
+}
+
+/* The same among its values. */
+static size_t value_index(enum gm_kv_type type, int32_t dim, int32_t at, int32_t i)
+{
+    return type == GM_KV_BF16 ? (size_t)((at / 2 * dim + i) * 2 + at % 2) : (size_t)(at * dim + i);
+}
+
 /* Place `at` of a page's keys and values gets k[dim], v[dim]. */
 static void store_plain(uint8_t *keys, uint8_t *values, int32_t at, const float *k, const float *v,
                         int32_t dim, enum gm_kv_type type)
 {
     const size_t bytes = elem_bytes(type);
     for (int32_t i = 0; i < dim; i++) {
-        put_elem(keys + (size_t)(i * GM_PAGE + at) * bytes, k[i], type);
-        put_elem(values + (size_t)(at * dim + i) * bytes, v[i], type);
+        put_elem(keys + key_index(type, at, i) * bytes, k[i], type);
+        put_elem(values + value_index(type, dim, at, i) * bytes, v[i], type);
     }
 }
 
@@ -118,7 +131,7 @@ static void gather_key(uint8_t *row, const uint8_t *keys, int32_t at, int32_t di
     if (type != GM_KV_Q8) {
         const size_t bytes = elem_bytes(type);
         for (int32_t i = 0; i < dim; i++)
-            memcpy(row + (size_t)i * bytes, keys + (size_t)(i * GM_PAGE + at) * bytes, bytes);
+            memcpy(row + (size_t)i * bytes, keys + key_index(type, at, i) * bytes, bytes);
         return;
     }
     const uint8_t *codes = keys + (size_t)(dim / GM_QK * GM_PAGE) * sizeof(uint16_t);
@@ -131,16 +144,29 @@ static void gather_key(uint8_t *row, const uint8_t *keys, int32_t at, int32_t di
     }
 }
 
+/* The same for the value. */
+static void gather_value(uint8_t *row, const uint8_t *values, int32_t at, int32_t dim,
+                         enum gm_kv_type type)
+{
+    if (type == GM_KV_Q8) {
+        const size_t bytes = gm_kv_vec_bytes(type, dim);
+        memcpy(row, values + (size_t)at * bytes, bytes);
+        return;
+    }
+    const size_t bytes = elem_bytes(type);
+    for (int32_t i = 0; i < dim; i++)
+        memcpy(row + (size_t)i * bytes, values + value_index(type, dim, at, i) * bytes, bytes);
+}
+
 void gm_kv_load(const struct gm_kv_view *kv, int32_t pos, int32_t kv_head, float *k, float *v)
 {
     uint8_t row[GM_HEAD_DIM_MAX * sizeof(float)];
     const int32_t at = pos % GM_PAGE;
     const size_t dim = (size_t)kv->head_dim;
-    const uint8_t *value =
-        side_of(kv, kv->v_off, pos, kv_head) + (size_t)at * gm_kv_vec_bytes(kv->type, kv->head_dim);
     gather_key(row, side_of(kv, kv->k_off, pos, kv_head), at, kv->head_dim, kv->type);
     gm_dequant_row(k, row, stored_as[kv->type], dim);
-    gm_dequant_row(v, value, stored_as[kv->type], dim);
+    gather_value(row, side_of(kv, kv->v_off, pos, kv_head), at, kv->head_dim, kv->type);
+    gm_dequant_row(v, row, stored_as[kv->type], dim);
 }
 
 /* Up to TILE query heads that read one kv head. */

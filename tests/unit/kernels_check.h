@@ -21,6 +21,7 @@ gm_check_fn gm_check_packed;
 
 /* kernels_attend.c */
 gm_check_fn gm_check_kv_store, gm_check_attend, gm_check_attend_ways, gm_check_attend_bits;
+gm_check_fn gm_check_attend_order;
 
 /* kernels_point.c */
 gm_check_fn gm_check_norms, gm_check_rope, gm_check_gelu, gm_check_axpy, gm_check_softcap;

@@ -53,6 +53,7 @@ CHECK(kv_store)
 CHECK(attend)
 CHECK(attend_ways)
 CHECK(attend_bits)
+CHECK(attend_order)
 CHECK(norms)
 CHECK(rope)
 CHECK(gelu)
@@ -137,6 +138,7 @@ static int run_suite(void)
     CU_add_test(s, "attend", test_attend);
     CU_add_test(s, "attend, same bits in every way", test_attend_ways);
     CU_add_test(s, "attend, same bits anywhere", test_attend_bits);
+    CU_add_test(s, "attend, order of sums", test_attend_order);
     CU_add_test(s, "rms_norm, rms_norm_add", test_norms);
     CU_add_test(s, "rope, rope_angles", test_rope);
     CU_add_test(s, "gelu_mul", test_gelu);
