@@ -97,7 +97,7 @@ enum gm_status gm_home_open_temp(struct gm_home *home, const struct gm_home *par
 static bool is_socket_name(const char *name)
 {
     const size_t n = strlen(name);
-    return n > 5 && strcmp(name + n - 5, ".sock") == 0;
+    return n > 5 && (strcmp(name + n - 5, ".sock") == 0 || strcmp(name + n - 5, ".lane") == 0);
 }
 
 void gm_home_sweep(const struct gm_home *home)
@@ -107,7 +107,7 @@ void gm_home_sweep(const struct gm_home *home)
         return;
     const bool apart = strcmp(home->run, home->dir) != 0;
     for (struct dirent *e; (e = readdir(d));)
-        if (is_socket_name(e->d_name) || (apart && strcmp(e->d_name, "vocab.gmv") == 0))
+        if (is_socket_name(e->d_name) || strcmp(e->d_name, "vocab.gmv") == 0)
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
     if (apart)
