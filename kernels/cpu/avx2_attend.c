@@ -20,6 +20,11 @@ DEFINE(BF16)
 DEFINE(F16)
 DEFINE(Q8)
 
+static void expand_BF16(const struct gm_att_page *page, float *out)
+{
+    gm_att_expand(GM_KV_BF16, page, out);
+}
+
 static void expand_Q8(const struct gm_att_page *page, float *out)
 {
     gm_att_expand(GM_KV_Q8, page, out);
@@ -27,7 +32,7 @@ static void expand_Q8(const struct gm_att_page *page, float *out)
 
 static const struct gm_att_type types[] = {
     [GM_KV_F32] = { tiles_F32, NULL },
-    [GM_KV_BF16] = { tiles_BF16, NULL },
+    [GM_KV_BF16] = { tiles_BF16, expand_BF16 },
     [GM_KV_F16] = { tiles_F16, NULL },
     [GM_KV_Q8] = { tiles_Q8, expand_Q8 },
 };

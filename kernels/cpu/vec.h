@@ -145,15 +145,12 @@ GM_INLINE void gm_vf_to_bf16_pairs(void *p, gm_vf v, size_t second)
         _mm512_mask_storeu_epi16(p, 0x55555555u, _mm512_srli_epi32(code, 16));
     }
 }
-/* The first elements of sixteen bf16 pairs at p, and the second ones. */
-GM_INLINE gm_vf gm_vf_from_bf16_first(const void *p)
+/* The first (second 0) or second elements of sixteen bf16 pairs at p. */
+GM_INLINE gm_vf gm_vf_from_bf16_pairs(const void *p, int32_t second)
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
-}
-GM_INLINE gm_vf gm_vf_from_bf16_second(const void *p)
-{
+    __m512i v = _mm512_loadu_si512(p);
     __m512i high = _mm512_set1_epi32((int32_t)0xffff0000u);
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
+    return _mm512_castsi512_ps(second ? _mm512_and_si512(v, high) : _mm512_slli_epi32(v, 16));
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {
@@ -344,20 +341,16 @@ GM_INLINE void gm_vf_to_bf16_pairs(void *p, gm_vf v, size_t second)
         memcpy(b, code + i, sizeof code[0]);
     }
 }
-/* The first elements of sixteen bf16 pairs at p, and the second ones. */
-GM_INLINE gm_vf gm_vf_from_bf16_first(const void *p)
+/* The first (second 0) or second elements of sixteen bf16 pairs at p. Without a branch, and without
+ * a mask in a register, which the sums need. */
+GM_INLINE gm_vf gm_vf_from_bf16_pairs(const void *p, int32_t second)
 {
     const uint8_t *b = p;
-    __m256i lo = _mm256_loadu_si256((const void *)b);
-    __m256i hi = _mm256_loadu_si256((const void *)(b + 32));
+    const __m128i down = _mm_cvtsi32_si128(16 * second);
+    __m256i lo = _mm256_srl_epi32(_mm256_loadu_si256((const void *)b), down);
+    __m256i hi = _mm256_srl_epi32(_mm256_loadu_si256((const void *)(b + 32)), down);
     return (gm_vf){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
                     _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
-}
-GM_INLINE gm_vf gm_vf_from_bf16_second(const void *p)
-{
-    const __m256 high = _mm256_castsi256_ps(_mm256_set1_epi32((int32_t)0xffff0000u));
-    gm_vf v = gm_vf_load(p);
-    return (gm_vf){ _mm256_and_ps(v.lo, high), _mm256_and_ps(v.hi, high) };
 }
 GM_INLINE gm_vf gm_vf_from_bf16(const void *p)
 {

@@ -21,14 +21,15 @@
 enum {
     GM_ATT_Q = 6,                 /* queries of the largest tile */
     GM_ATT_V = GM_PAGE / GM_VF,   /* vectors of positions in a page */
-    GM_ATT_EXPAND = 8 * GM_ATT_Q, /* from so many queries on a Q8 page is turned to floats */
+    GM_ATT_EXPAND = 8 * GM_ATT_Q, /* from so many queries on a page is turned to floats */
 };
 
-/* Vectors held per query in registers: the accumulators of six queries fit the register file. */
+/* Vectors held per query in registers: the accumulators of six queries fit the register file. And
+ * dimensions or places taken at a time: with two, which one of a pair it is costs nothing. */
 #if defined(__AVX512F__)
-enum { GM_ATT_VECS = 4 };
+enum { GM_ATT_VECS = 4, GM_ATT_STEP = 2 };
 #else
-enum { GM_ATT_VECS = 1 };
+enum { GM_ATT_VECS = 1, GM_ATT_STEP = 1 };
 #endif
 
 /* What is constant where code is inlined: KV type, queries, vectors of one accumulator. */
@@ -67,7 +68,7 @@ GM_INLINE gm_vf gm_att_key(enum gm_kv_type t, const struct gm_att_page *page, in
     case GM_KV_BF16: {
         const size_t pair = (size_t)(d / 2) * GM_PAGE + (size_t)i;
         const uint8_t *p = page->keys + pair * 2 * sizeof(uint16_t);
-        return d % 2 ? gm_vf_from_bf16_second(p) : gm_vf_from_bf16_first(p);
+        return gm_vf_from_bf16_pairs(p, d % 2);
     }
     default: {
         const size_t scale = (size_t)(d / GM_QK) * GM_PAGE + (size_t)i;
@@ -91,7 +92,7 @@ GM_INLINE gm_vf gm_att_value(enum gm_kv_type t, const struct gm_att_page *page, 
     case GM_KV_BF16: {
         const size_t pair = (size_t)(i / 2) * (size_t)page->dim + (size_t)d;
         const uint8_t *p = page->values + pair * 2 * sizeof(uint16_t);
-        return i % 2 ? gm_vf_from_bf16_second(p) : gm_vf_from_bf16_first(p);
+        return gm_vf_from_bf16_pairs(p, i % 2);
     }
     default: {
         const uint8_t *block = page->values + at / GM_QK * sizeof(struct gm_q8_0);
@@ -135,9 +136,11 @@ GM_INLINE void gm_att_score(struct gm_att_shape k, struct gm_att_tile *tile,
             acc[n][v] = gm_vf_zero();
         }
     }
-    for (int32_t pair = 0; pair < page->dim / 2; pair++) { /* which half is known to the compiler */
-        gm_att_score_dim(k, acc, q, page, 2 * pair, i);
-        gm_att_score_dim(k, acc, q, page, 2 * pair + 1, i);
+    for (int32_t step = 0; step < page->dim / GM_ATT_STEP; step++) {
+#pragma GCC unroll 2
+        for (int32_t at = 0; at < GM_ATT_STEP; at++) {
+            gm_att_score_dim(k, acc, q, page, GM_ATT_STEP * step + at, i);
+        }
     }
 #pragma GCC unroll 8
     for (int n = 0; n < k.nq; n++) {
@@ -300,9 +303,11 @@ GM_INLINE void gm_att_mix(struct gm_att_shape k, struct gm_att_tile *tile,
     for (; i < s->all_lo && i < s->any_hi; i++) {
         gm_att_add(k, 1, acc, tile, page, i, d);
     }
-    for (int32_t pair = i / 2; pair < s->all_hi / 2; pair++, i += 2) {
-        gm_att_add(k, 0, acc, tile, page, 2 * pair, d);
-        gm_att_add(k, 0, acc, tile, page, 2 * pair + 1, d);
+    for (int32_t step = i / GM_ATT_STEP; step < s->all_hi / GM_ATT_STEP; step++, i += GM_ATT_STEP) {
+#pragma GCC unroll 2
+        for (int32_t at = 0; at < GM_ATT_STEP; at++) {
+            gm_att_add(k, 0, acc, tile, page, GM_ATT_STEP * step + at, d);
+        }
     }
     for (; i < s->any_hi; i++) {
         gm_att_add(k, 1, acc, tile, page, i, d);
