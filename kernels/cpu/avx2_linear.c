@@ -18,7 +18,7 @@ void gm_avx2_linear(float *y, size_t y_stride, const struct gm_mat *w, const voi
         return;
     }
     gm_linear_fn *quantised = quant_linear(w->type);
-    if (quantised && w->packed && rows <= GM_FEW_ROWS) {
+    if (quantised && w->packed && rows <= few_rows(w->type)) {
         gm_avx2_linear_stream(y, y_stride, w, act, rows, out_begin, out_end);
     } else if (quantised) {
         quantised(y, y_stride, w, act, rows, out_begin, out_end);

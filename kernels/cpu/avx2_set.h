@@ -17,7 +17,7 @@ void gm_avx2_linear(float *y, size_t y_stride, const struct gm_mat *w, const voi
 void gm_avx2_linear_float(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                           int32_t rows, int32_t out_begin, int32_t out_end);
 
-/* linear() of packed weights for 1 to GM_FEW_ROWS rows. */
+/* linear() of packed weights for 1 to few_rows() rows. */
 void gm_avx2_linear_stream(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                            int32_t rows, int32_t out_begin, int32_t out_end);
 

@@ -18,7 +18,9 @@ enum {
     GM_LANES = 8,
     GM_TILE_ROWS = 4,
     GM_TILE_GROUPS = 1,
-    GM_FEW_ROWS = 32,
+    GM_FEW_ROWS = 32,       /* the most rows of the streaming kernel */
+    GM_FEW_ROWS_BYTES = 32, /* the same where codes are whole bytes, which tiles need not unpack */
+    GM_NEAR_ROWS = 4,       /* up to so many rows memory sets the pace of the streaming kernel */
     GM_STREAM_ROWS = 4,
     GM_SIGNED_Q8 = 1
 };

@@ -19,7 +19,9 @@ enum {
     GM_LANES = 16,
     GM_TILE_ROWS = 4,
     GM_TILE_GROUPS = 2,
-    GM_FEW_ROWS = 32,
+    GM_FEW_ROWS = 24,      /* the most rows of the streaming kernel */
+    GM_FEW_ROWS_BYTES = 7, /* the same where codes are whole bytes, which tiles need not unpack */
+    GM_NEAR_ROWS = 3,      /* up to so many rows memory sets the pace of the streaming kernel */
     GM_STREAM_ROWS = 8,
     GM_SIGNED_Q8 = 0
 };
