@@ -119,8 +119,10 @@ struct gm_kernels {
 
     /* Prepares activations for linear(): x[rows][cols] with stride x_stride -> act[rows], each
      * act_bytes(cols) long, `act` 64-byte aligned. ref keeps the floats; fast sets may add int8
-     * blocks of 32 with one float scale each (the scale is amax/127, q rounds half to even). */
-    void (*prepare)(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols);
+     * blocks of 32 with one float scale each (the scale is amax/127, q rounds half to even).
+     * floats: weights of a float type will read them too; without it those find no input. */
+    void (*prepare)(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols,
+                    bool floats);
 
     /* y[r][o] = sum_i w[o][i] * x[r][i] for o in [out_begin, out_end), y at stride y_stride
      * (y points at output 0 of row 0). ref: weight decoded exactly, products and sum in double, one

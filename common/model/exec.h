@@ -68,6 +68,7 @@ struct gm_slice {
     struct gm_pool *pool;
     const struct gm_kernels *k;
     int32_t rows_max, context;
+    bool floats; /* some map or an adapter reads its inputs as floats */
     float inv_freq_local[GM_HEAD_DIM_MAX / 2], inv_freq_global[GM_HEAD_DIM_MAX / 2];
     struct gm_scratch s;
     char numerics[GM_NUMERICS_MAX];

@@ -65,7 +65,7 @@ static void run_prepare_t(void *ctx, int32_t begin, int32_t end, int worker)
         const size_t bytes = g->slice->k->act_bytes(rank);
         g->slice->k->prepare(lora_act(g, i) + (size_t)begin * bytes,
                              lora_t(g, i) + (size_t)begin * (size_t)rank, (size_t)rank, end - begin,
-                             rank);
+                             rank, true);
     }
 }
 
@@ -118,5 +118,6 @@ const struct gm_lora_map *gm_exec_lora(const struct gm_step *step, enum gm_map_k
 void gm_exec_prepare(const struct gm_slice *slice, const float *x, int32_t row, int32_t cols)
 {
     const struct gm_kernels *k = slice->k;
-    k->prepare(slice->s.act + (size_t)row * k->act_bytes(cols), x, (size_t)cols, 1, cols);
+    k->prepare(slice->s.act + (size_t)row * k->act_bytes(cols), x, (size_t)cols, 1, cols,
+               slice->floats);
 }

@@ -210,6 +210,16 @@ static void write_numerics(struct gm_slice *s, enum gm_kv_type type)
              kv_names[type], identity ? identity : gm_gguf_identity(s->gguf), adapter);
 }
 
+/* Whether anything of the slice reads prepared rows as floats. */
+static bool reads_floats(const struct gm_slice *s)
+{
+    bool floats = s->lora || (s->w.head.data && gm_type_info(s->w.head.type)->block_elems == 1);
+    for (int32_t i = 0; i < s->w.end - s->w.begin; i++)
+        for (int m = 0; m < GM_MAPS; m++)
+            floats |= gm_type_info(s->w.layer[i].map[m].type)->block_elems == 1;
+    return floats;
+}
+
 static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts *o,
                                  struct gm_err *err)
 {
@@ -237,6 +247,7 @@ static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts 
     gm_pack_open(
         &s->pack, &s->w, s->gguf,
         &(struct gm_pack_opts){ .model_path = o->model_path, .kernels = s->k, .pool = s->pool });
+    s->floats = reads_floats(s);
     const struct gm_config *c = &s->w.cfg;
     gm_attn_inv_freq(s->inv_freq_local, c->head_dim, c->rope_base_local, 1.0f);
     gm_attn_inv_freq(s->inv_freq_global, c->head_dim, c->rope_base_global,

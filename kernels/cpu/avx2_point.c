@@ -15,9 +15,10 @@ size_t gm_avx2_act_bytes(int32_t cols)
     return gm_act_layout(cols).bytes;
 }
 
-void gm_avx2_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols)
+void gm_avx2_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols,
+                     bool floats)
 {
-    gm_vec_prepare(act, x, x_stride, rows, cols);
+    gm_vec_prepare(act, x, x_stride, rows, cols, floats);
 }
 
 void gm_avx2_rms_norm(float *y, const float *x, const float *w, int32_t rows, int32_t dim,

@@ -9,7 +9,8 @@
 #include "kernels/kernels.h"
 
 size_t gm_avx512_act_bytes(int32_t cols);
-void gm_avx512_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols);
+void gm_avx512_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols,
+                       bool floats);
 void gm_avx512_linear(float *y, size_t y_stride, const struct gm_mat *w, const void *act,
                       int32_t rows, int32_t out_begin, int32_t out_end);
 

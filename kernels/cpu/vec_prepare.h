@@ -86,7 +86,7 @@ GM_INLINE gm_vf gm_load_some(const float *x, int32_t n)
 }
 
 GM_INLINE void gm_vec_prepare(void *act, const float *x, size_t x_stride, int32_t rows,
-                              int32_t cols)
+                              int32_t cols, bool floats)
 {
     const struct gm_act at = gm_act_layout(cols);
     for (int32_t r = 0; r < rows; r++) {
@@ -97,8 +97,10 @@ GM_INLINE void gm_vec_prepare(void *act, const float *x, size_t x_stride, int32_
             int32_t i = b * GM_QK;
             gm_vf lo = gm_load_some(in + i, cols - i);
             gm_vf hi = gm_load_some(in + i + GM_VF, cols - i - GM_VF);
-            gm_vf_store(copy + i, lo);
-            if (cols - i > GM_VF) {
+            if (floats) {
+                gm_vf_store(copy + i, lo);
+            }
+            if (floats && cols - i > GM_VF) {
                 gm_vf_store(copy + i + GM_VF, hi);
             }
             gm_prepare_block(row, &at, b, lo, hi);

@@ -53,7 +53,8 @@ static inline double gm_ref_total(const struct gm_ref_sum *sum)
 }
 
 size_t gm_ref_act_bytes(int32_t cols);
-void gm_ref_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols);
+void gm_ref_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols,
+                    bool floats);
 void gm_ref_linear(float *y, size_t y_stride, const struct gm_mat *w, const void *act, int32_t rows,
                    int32_t out_begin, int32_t out_end);
 void gm_ref_embed(float *y, const struct gm_mat *table, int32_t id, float scale);

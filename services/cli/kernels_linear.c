@@ -190,8 +190,8 @@ static enum gm_status job_make(struct gm_kbench *b, struct job *j, int32_t outs,
     if (!j->x || !j->y || !j->act || !j->ref_act)
         return gm_fail(err, GM_EXHAUSTED, "no memory for %d rows of %d", rows, cols);
     fill_exact(b, j->x, n);
-    b->k->prepare(j->act, j->x, (size_t)cols, rows, cols);
-    gm_ref.prepare(j->ref_act, j->x, (size_t)cols, rows, cols);
+    b->k->prepare(j->act, j->x, (size_t)cols, rows, cols, true);
+    gm_ref.prepare(j->ref_act, j->x, (size_t)cols, rows, cols, true);
     const enum gm_status rc = fill_file(b, j, err);
     return rc == GM_OK ? pack(b, j, bytes, err) : rc;
 }

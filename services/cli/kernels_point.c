@@ -45,13 +45,13 @@ struct point {
 
 static void call_prepare(struct job *j, const struct gm_kernels *k)
 {
-    k->prepare(j->act, j->x, N, 1, N);
+    k->prepare(j->act, j->x, N, 1, N, true);
 }
 
 /* What a set makes of a row is its own matter: its linear() must understand it. */
 static void call_linear(struct job *j, const struct gm_kernels *k)
 {
-    k->prepare(j->act, j->x, N, 1, N);
+    k->prepare(j->act, j->x, N, 1, N, true);
     k->linear(j->y, OUTS, &j->mat, j->act, 1, 0, OUTS);
 }
 static void call_norm(struct job *j, const struct gm_kernels *k)

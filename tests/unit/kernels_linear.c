@@ -178,7 +178,7 @@ static float *run_linear(struct gm_check *c, const struct gm_kernels *k, const s
     gm_check_true(c, act_bytes % 64 == 0, "act_bytes is no multiple of 64");
     void *act = gm_check_bytes(c, (size_t)rows * act_bytes, 0);
     float *y = gm_check_floats(c, (size_t)rows * (size_t)m->rows);
-    k->prepare(act, x, (size_t)m->cols, rows, m->cols);
+    k->prepare(act, x, (size_t)m->cols, rows, m->cols, true);
     k->linear(y, (size_t)m->rows, m, act, rows, 0, m->rows);
     return y;
 }
@@ -264,7 +264,7 @@ static void check_cuts(struct gm_check *c, const struct gm_kernels *k, enum gm_t
     float *y = gm_check_bytes(c, n * sizeof *y, 4);
     for (size_t r = 0; r < ROWS; r++) {
         memcpy(one, x + r * (size_t)cols, (size_t)cols * sizeof *one);
-        k->prepare(act, one, (size_t)cols, 1, cols);
+        k->prepare(act, one, (size_t)cols, 1, cols, true);
         k->linear(y, n, &moved, act, 1, 0, outs);
         gm_check_same(c, all + r * n, y, n * sizeof *y, "row in a batch, row alone");
     }
@@ -273,7 +273,7 @@ static void check_cuts(struct gm_check *c, const struct gm_kernels *k, enum gm_t
     for (size_t r = 0; r < ROWS; r++)
         memcpy(wide + r * ((size_t)cols + 3), x + r * (size_t)cols, (size_t)cols * sizeof *x);
     void *acts = gm_check_bytes(c, ROWS * act_bytes, 128);
-    k->prepare(acts, wide, (size_t)cols + 3, ROWS, cols);
+    k->prepare(acts, wide, (size_t)cols + 3, ROWS, cols, true);
     float *cut = gm_check_floats(c, ROWS * stride);
     uint8_t gap[5 * sizeof(float)];
     memset(gap, 0xff, sizeof gap);
@@ -330,9 +330,9 @@ void gm_check_linear_special(struct gm_check *c, const struct gm_kernels *k)
         }
         float *none = gm_check_floats(c, OUTS);
         void *act = gm_check_bytes(c, k->act_bytes(COLS), 0);
-        k->prepare(act, x, COLS, 0, COLS);
+        k->prepare(act, x, COLS, 0, COLS, true);
         k->linear(none, OUTS, &m, act, 0, 0, OUTS);
-        k->prepare(act, x, COLS, 1, COLS);
+        k->prepare(act, x, COLS, 1, COLS, true);
         k->linear(none, OUTS, &m, act, 1, 7, 7);
         for (int o = 0; o < OUTS; o++)
             gm_check_true(c, isnan(none[o]), "an empty call wrote an output");

@@ -41,7 +41,7 @@ static void compare(struct gm_check *c, const struct gm_kernels *k, const struct
     float *x = gm_check_floats(c, ROWS_MAX * cols);
     void *act = gm_check_bytes(c, ROWS_MAX * act_bytes, 0);
     gm_check_fill(c, x, ROWS_MAX * cols, 1e5f);
-    k->prepare(act, x, cols, ROWS_MAX, m->cols);
+    k->prepare(act, x, cols, ROWS_MAX, m->cols, true);
     float *want = gm_check_floats(c, ROWS_MAX * outs), *got = gm_check_floats(c, ROWS_MAX * outs);
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         const int32_t rows = row_counts[i];

@@ -69,9 +69,10 @@ static void wrong_linear(float *y, size_t y_stride, const struct gm_mat *w, cons
     if (rows > 0 && begin < end && end == w->rows)
         y[end - 1] *= 1.01f;
 }
-static void wrong_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols)
+static void wrong_prepare(void *act, const float *x, size_t x_stride, int32_t rows, int32_t cols,
+                          bool floats)
 {
-    gm_ref.prepare(act, x, x_stride, rows, cols);
+    gm_ref.prepare(act, x, x_stride, rows, cols, floats);
     memset(act, 0, 8 * sizeof(float));
 }
 static void wrong_embed(float *y, const struct gm_mat *table, int32_t id, float scale)

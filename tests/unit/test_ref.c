@@ -99,7 +99,7 @@ static void test_linear(void)
         float *y = gm_check_floats(&check, ROWS * OUTS), *e = gm_check_floats(&check, COLS);
         void *act = gm_check_bytes(&check, ROWS * gm_ref.act_bytes(cols), 0);
         gm_check_fill(&check, x, ROWS * COLS, 1e4f);
-        gm_ref.prepare(act, x, COLS, ROWS, cols);
+        gm_ref.prepare(act, x, COLS, ROWS, cols, true);
         gm_ref.linear(y, OUTS, &m, act, ROWS, 0, OUTS);
         unsigned bad = 0;
         for (int o = 0; o < OUTS; o++) {
@@ -356,7 +356,7 @@ static void test_bits(void)
     gm_check_fill_normal(&fixed, x, N, 2.0f);
     gm_check_fill_normal(&fixed, w, N, 2.0f);
     const struct gm_mat m = { w, GM_TYPE_F32, 10, 64, 256, false };
-    gm_ref.prepare(act, x, 64, 10, 64);
+    gm_ref.prepare(act, x, 64, 10, 64, true);
     gm_ref.linear(y, 10, &m, act, 10, 0, 10);
     hash = mix(hash, y, 100 * sizeof *y);
     gm_ref.rms_norm(y, x, w, 1, N, 1e-6f);
