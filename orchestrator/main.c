@@ -58,11 +58,25 @@ static void on_fds(void *self, const struct pollfd *fds, int n)
         gm_store_on_fd(o->store, fds);
 }
 
+/* After a time in which this process did not run, for example because the machine stood still,
+ * nobody could be heard: it counts against no client and no ring. */
+static void forgive_pause(struct gm_orch *o)
+{
+    const int64_t now = gm_now_ms(), gap = now - o->step_ms;
+    for (size_t i = 0; o->step_ms && gap > GM_PAUSE_MS && i < o->turns.map.n; i++) {
+        struct gm_turn *t = o->turns.map.entries[i].value;
+        t->client_ms += gap;
+        t->progress_ms += gap;
+    }
+    o->step_ms = now;
+}
+
 static enum gm_status step(void *self, bool *again, struct gm_err *err)
 {
     struct gm_orch *o = self;
     (void)err;
     *again = false;
+    forgive_pause(o);
     gm_store_tick(o->store);
     gm_orch_recover(o);
     for (size_t i = o->turns.map.n; i-- > 0;)

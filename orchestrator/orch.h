@@ -15,6 +15,7 @@ enum {
     GM_STALL_MS = 20000,        /* no token for so long: a new attempt */
     GM_STALL_TOKEN_MS = 50,     /* and so much more for each prompt token */
     GM_ORPHAN_MS = 10000,       /* no word of the client for so long: the turn is cancelled */
+    GM_PAUSE_MS = 2000,         /* between two steps of the loop: this process did not run */
     GM_SAVE_PATIENCE_MS = 2000, /* how long `finished` waits for Redis */
     GM_CALL_MS = 15000,         /* calls to shards, sampler and tokenizer */
     GM_RING_WAIT_MS = 60000,    /* how long a turn waits for the ring to be whole */
@@ -131,6 +132,7 @@ struct gm_orch {
     bool recovered; /* running turns of an earlier life were read from Redis */
     bool recovering;
     int64_t recover_ms;
+    int64_t step_ms; /* the last step of the loop */
 };
 
 /* ---- roster.c ----------------------------------------------------------------------------------

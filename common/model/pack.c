@@ -369,8 +369,10 @@ static void open_parts(struct opening *o, struct gm_weights *w, struct part *par
     if (w->head.data && w->head.rows == w->embed.rows && w->head.data != w->embed.data &&
         w->embed.packed && !w->head.packed)
         w->head = w->embed; /* tied */
-    if (o->pack->written > 0)
+    if (o->pack->written > 0) {
+        gm_pack_drop_older(o->dir);
         gm_info("packed mib=%.1f folder=%s", (double)o->pack->written / (double)(1 << 20), o->dir);
+    }
 }
 
 void gm_pack_open(struct gm_pack **out, struct gm_weights *w, const struct gm_gguf *g,

@@ -53,6 +53,10 @@ enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *ke
  * the folder only, to decide whether a first start needs a word about packing). */
 enum gm_status gm_pack_folder(const char *model_path, const struct gm_kernels *kernels, char *out,
                               struct gm_err *err);
+/* Removes the packs that an earlier version of this program made of the same model for the same
+ * kind of kernels: folders beside `folder` that differ in a smaller layout number alone. Called
+ * after something was packed. */
+void gm_pack_drop_older(const char *folder);
 bool gm_pack_present(const char *model_path, const struct gm_kernels *kernels);
 
 #endif

@@ -112,18 +112,18 @@ void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows,
         average(&p->row_us, (us > alone ? us - alone : 0.0) / (double)prefill_rows);
 }
 
-/* Prefill rows of the next step. */
-static int32_t budget_rows(const struct gm_shard *s)
+/* Prefill rows of the next step, beside `used` rows. */
+static int32_t budget_rows(const struct gm_shard *s, int32_t used)
 {
     if (!beside(s))
         return GM_CHUNK_ALONE;
     const double alone = decode_us(&s->pace, s->pace.decode_rows);
     if (alone <= 0.0 || s->pace.row_us <= 0.0)
         return GM_CHUNK_BESIDE;
-    const double rows = alone * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
-    return rows >= GM_CHUNK_ALONE       ? GM_CHUNK_ALONE
-           : rows > GM_CHUNK_BESIDE_MIN ? (int32_t)rows
-                                        : GM_CHUNK_BESIDE_MIN;
+    const double most = alone * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
+    const int32_t rows = most < GM_CHUNK_ALONE ? (int32_t)most : GM_CHUNK_ALONE;
+    const int32_t all = (used + rows + GM_ROWS_TOGETHER / 2) / GM_ROWS_TOGETHER * GM_ROWS_TOGETHER;
+    return all - used > GM_CHUNK_BESIDE_MIN ? all - used : GM_CHUNK_BESIDE_MIN;
 }
 
 /* Rows that wait in the queues of a later shard; beside decode rows one prefill span at a time. */
@@ -236,27 +236,65 @@ static bool may_send(const struct gm_ticket *t)
     return t->send_from < t->send_end && t->chunks < GM_CHUNKS_IN_FLIGHT;
 }
 
-/* One chunk of one prompt after the other, until the budget is spent. `n` works of `used` rows
- * stand before. */
+/* The next `rows` rows of the ticket's prompt. */
+static bool send_chunk(struct gm_work *w, struct gm_ticket *t, int32_t rows)
+{
+    if (!work_make(w, t, t->send_from, rows))
+        return false;
+    memcpy(w->ids, t->prompt + t->send_from, (size_t)rows * sizeof(int32_t));
+    w->start = t->send_start;
+    w->last = rows == t->send_end - t->send_from;
+    t->send_start = false;
+    t->send_from += rows;
+    t->chunks++;
+    return true;
+}
+
+/* Ticket i of this step's order: each step begins with another one. */
+static struct gm_ticket *in_turn(const struct gm_shard *s, size_t i)
+{
+    return s->tickets.entries[(s->turn + i) % s->tickets.n].value;
+}
+
+/* A short prompt of which nothing was sent. */
+static bool goes_whole(const struct gm_ticket *t)
+{
+    return may_send(t) && t->send_start && t->send_end - t->send_from <= GM_CHUNK_SHORT;
+}
+
+static struct gm_ticket *short_prompt(const struct gm_shard *s)
+{
+    for (size_t i = 0; i < s->tickets.n; i++)
+        if (goes_whole(in_turn(s, i)))
+            return in_turn(s, i);
+    return NULL;
+}
+
+/* A short prompt, then one chunk of one prompt after the other, until the budget is spent. `n`
+ * works of `used` rows stand before. */
 static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n, int32_t used)
 {
-    const int32_t allowed = budget_rows(s);
+    const int32_t allowed = budget_rows(s, used);
     const int32_t left_rows = GM_BATCH_ROWS_MAX - used;
     int32_t budget = allowed < left_rows ? allowed : left_rows;
+    struct gm_ticket *whole = short_prompt(s);
+    if (whole && n < GM_WORKS_MAX && whole->send_end - whole->send_from <= left_rows) {
+        const int32_t rows = whole->send_end - whole->send_from;
+        if (send_chunk(&works[n], whole, rows)) {
+            budget -= rows; /* the others go on, whatever comes */
+            if (budget < GM_CHUNK_BESIDE_MIN && rows + GM_CHUNK_BESIDE_MIN <= left_rows)
+                budget = GM_CHUNK_BESIDE_MIN;
+            n++;
+        }
+    }
     for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
-        struct gm_ticket *t = s->tickets.entries[(s->turn + i) % s->tickets.n].value;
-        if (!may_send(t))
-            continue;
+        struct gm_ticket *t = in_turn(s, i);
         const int32_t left = t->send_end - t->send_from;
+        if (!may_send(t) || (goes_whole(t) && left > budget))
+            continue;
         const int32_t rows = left < budget ? left : budget;
-        if (!work_make(&works[n], t, t->send_from, rows))
+        if (!send_chunk(&works[n], t, rows))
             break;
-        memcpy(works[n].ids, t->prompt + t->send_from, (size_t)rows * sizeof(int32_t));
-        works[n].start = t->send_start;
-        works[n].last = rows == left;
-        t->send_start = false;
-        t->send_from += rows;
-        t->chunks++;
         budget -= rows;
         n++;
     }

@@ -58,6 +58,26 @@ def test_redis_away(up, how):
 
 
 @pytest.mark.timeout_s(170)
+def test_a_machine_that_stood_still(up):
+    """Longer than a client may be silent: nobody was, so the stream goes on."""
+    line = up()
+    want = undisturbed(line)
+    child = stream(line)
+    head = child.stdout.read(60)
+    pids = [child.pid] + [pid for role in ("orchestrator", "tokenizer", "shard", "sampler", "redis")
+                          for pid in line.pids(role)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(11)
+    for pid in reversed(pids):  # the client last
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.1)
+    rest, err = child.communicate(timeout=100)
+    assert child.returncode == 0, err
+    assert head + rest == want
+
+
+@pytest.mark.timeout_s(170)
 def test_kept_rows_and_computed_anew_give_the_same_bits(up):
     """P2 and P3: the second turn on reused rows equals the one whose shards have lost all rows."""
     line = up("--shards", 2)

@@ -215,6 +215,50 @@ static void killed(void)
     CU_ASSERT_TRUE(kept > 0);
 }
 
+static void put_folder(const char *name, const char *file)
+{
+    char at[2 * TEXT];
+    struct gm_err err = GM_ERR_NONE;
+    snprintf(at, sizeof at, "%s/old/%s", root, name);
+    CU_ASSERT_EQUAL_FATAL(gm_dir_make(at, 0755, &err), GM_OK);
+    snprintf(at, sizeof at, "%s/old/%s/%s", root, name, file);
+    const int fd = open(at, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    CU_ASSERT_FATAL(fd >= 0);
+    close(fd);
+}
+
+static bool there(const char *name)
+{
+    char at[2 * TEXT];
+    snprintf(at, sizeof at, "%s/old/%s", root, name);
+    return gm_path_exists(at);
+}
+
+/* Only an older layout of the same model, folder and kind goes, and only with what a packer wrote
+ * in it. */
+static void older_layouts(void)
+{
+    static const char *const stay[] = { "a.gguf-vnni16-3-00000001", "a.gguf-vnni16-4-00000001",
+                                        "a.gguf-avx2x8-2-00000001", "a.gguf-vnni16-2-00000002",
+                                        "b.gguf-vnni16-2-00000001", "a.gguf-vnni16--00000001",
+                                        "a.gguf-vnni16-2x-00000001" };
+    enum { STAY = sizeof stay / sizeof stay[0] };
+    char own[2 * TEXT];
+    for (int i = 0; i < STAY; i++)
+        put_folder(stay[i], "layer-000.pack");
+    put_folder("a.gguf-vnni16-1-00000001", "layer-000.pack");
+    put_folder("a.gguf-vnni16-1-00000001", ".lock");
+    put_folder("a.gguf-vnni16-2-00000001", "somebody's letter");
+    put_folder("a.gguf-vnni16-2-00000001", "table.pack");
+    snprintf(own, sizeof own, "%s/old/%s", root, stay[0]);
+    gm_pack_drop_older(own);
+    for (int i = 0; i < STAY; i++)
+        CU_ASSERT_TRUE(there(stay[i]));
+    CU_ASSERT_FALSE(there("a.gguf-vnni16-1-00000001"));
+    CU_ASSERT_TRUE(there("a.gguf-vnni16-2-00000001/somebody's letter"));
+    CU_ASSERT_FALSE(there("a.gguf-vnni16-2-00000001/table.pack"));
+}
+
 static int setup(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -248,6 +292,7 @@ int main(void)
         CU_add_test(s, "replaced model", replaced_model);
         CU_add_test(s, "packer killed", killed);
     }
+    CU_add_test(s, "older layouts", older_layouts);
     CU_add_test(s, "folder cannot be made", no_folder);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();

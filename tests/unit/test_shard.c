@@ -146,6 +146,70 @@ static void test_later_shard(void)
     shard_done(&s);
 }
 
+static int32_t nearest_together(int32_t rows)
+{
+    return (rows + GM_ROWS_TOGETHER / 2) / GM_ROWS_TOGETHER * GM_ROWS_TOGETHER;
+}
+
+/* A step is filled up to whole groups of rows, decode rows counted. */
+static void test_together(void)
+{
+    struct gm_shard s;
+    struct gm_ticket a, b;
+    bool more;
+    shard_open(&s, true);
+    ticket_add(&s, &a, 1, 10);
+    ticket_add(&s, &b, 2, 500);
+    s.pace = (struct gm_pace){ .row_us = 400.0, .decode_rows = 1 };
+    s.pace.decode_us[1] = 10000.0;
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 2, 0, true, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_chosen(&s, 1, 10, 77, NULL), GM_OK);
+    CU_ASSERT_EQUAL_FATAL(form(&s, &more), 2);
+    CU_ASSERT_EQUAL((works[1].n + 1) % GM_ROWS_TOGETHER, 0);
+    CU_ASSERT_EQUAL(works[1].n + 1, nearest_together(1 + 10000 * GM_BESIDE_PERCENT / 100 / 400));
+    free(a.prompt);
+    free(b.prompt);
+    shard_done(&s);
+}
+
+/* Short prompts go whole beside decode rows, one in a step; a long one goes on meanwhile. */
+static void test_short_prompts(void)
+{
+    struct gm_shard s;
+    struct gm_ticket a, b, c, d;
+    bool more;
+    shard_open(&s, true);
+    ticket_add(&s, &a, 1, 1000);
+    ticket_add(&s, &b, 2, GM_CHUNK_SHORT);
+    ticket_add(&s, &c, 3, GM_CHUNK_SHORT + 20);
+    ticket_add(&s, &d, 4, GM_CHUNK_SHORT + 1);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 1, 0, true, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 2, 0, true, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 3, 20, true, NULL), GM_OK); /* of which 20 are there */
+    s.decode_us = gm_now_us();
+    uint64_t whole[2];
+    for (int i = 0; i < 2; i++) {
+        CU_ASSERT_EQUAL_FATAL(form(&s, &more), 2);
+        whole[i] = works[0].ticket;
+        CU_ASSERT(works[0].n == GM_CHUNK_SHORT && works[0].start && works[0].last);
+        CU_ASSERT(works[1].ticket == 1 && works[1].n == GM_CHUNK_BESIDE_MIN);
+    }
+    CU_ASSERT(whole[0] + whole[1] == 5 && whole[0] != whole[1]);
+    gm_shard_chunk_done(&s, 1);
+    gm_shard_chunk_done(&s, 1);
+    CU_ASSERT_EQUAL(gm_shard_prompt(&s, 4, 0, true, NULL), GM_OK);
+    const int32_t n = form(&s, &more); /* no short one is left: chunks within the budget */
+    int32_t rows = 0;
+    for (int32_t i = 0; i < n; i++)
+        rows += works[i].n;
+    CU_ASSERT_EQUAL(rows, GM_CHUNK_BESIDE);
+    free(a.prompt);
+    free(b.prompt);
+    free(c.prompt);
+    free(d.prompt);
+    shard_done(&s);
+}
+
 /* Chunks beside decode rows add GM_BESIDE_PERCENT to their step, whatever a row costs. */
 static void test_pace(void)
 {
@@ -173,7 +237,7 @@ static void test_pace(void)
     s.pace = (struct gm_pace){ .row_us = 400.0, .decode_rows = 3 };
     s.pace.decode_us[8] = 10000.0; /* the nearest that is known */
     CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
-    CU_ASSERT_EQUAL(works[0].n, 10000 * GM_BESIDE_PERCENT / 100 / 400);
+    CU_ASSERT_EQUAL(works[0].n, nearest_together(10000 * GM_BESIDE_PERCENT / 100 / 400));
     s.pace.row_us = 1e6;
     CU_ASSERT_EQUAL_FATAL(form(&s, &more), 1);
     CU_ASSERT_EQUAL(works[0].n, GM_CHUNK_BESIDE_MIN);
@@ -186,6 +250,8 @@ int main(void)
     CU_initialize_registry();
     CU_pSuite suite = CU_add_suite("shard", NULL, NULL);
     CU_add_test(suite, "chunks and what is in flight", test_chunks);
+    CU_add_test(suite, "steps of whole groups of rows", test_together);
+    CU_add_test(suite, "short prompts go whole", test_short_prompts);
     CU_add_test(suite, "pace of chunks beside decode rows", test_pace);
     CU_add_test(suite, "decode rows come first and bound chunks", test_decode_first);
     CU_add_test(suite, "prompts take turns", test_turns);
