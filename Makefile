@@ -40,9 +40,11 @@ SRC_gm-orchestrator := $(wildcard orchestrator/*.c)
 SRC_gm-tokenizer    := $(wildcard services/tokenizer/*.c services/tokenizer/*.cc)
 SRC_gm-shard        := $(wildcard services/shard/*.c)
 SRC_gm-sampler      := $(wildcard services/sampler/*.c)
-LIB_gemline         := -ledit -ljansson
+SRC_gm-gateway      := $(wildcard services/gateway/*.c)
+LIB_gemline         := -ledit -ljansson -lsodium
+LIB_gm-gateway      := -lmicrohttpd -ljansson -lsodium
 LIB_gm-tokenizer    := -lsentencepiece -ljansson -lstdc++
-PROGRAMS := $(foreach p,gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler,\
+PROGRAMS := $(foreach p,gemline gm-orchestrator gm-tokenizer gm-shard gm-sampler gm-gateway,\
               $(if $(filter %/main.c,$(SRC_$(p))),$(p)))
 BINS := $(PROGRAMS:%=$(B)/bin/%)
 

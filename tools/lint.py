@@ -46,7 +46,7 @@ LAYERS = (
     (r"services/cli/(cut|synth_model|pack_model|kernels_[a-z]+)\.[ch]$", "cut"),
     (r"services/cli/", "client"),
     (r"services/[^/]+/main\.c$", "main"),
-    (r"services/[^/]+/edge\.[ch]$", "edge"),
+    (r"services/[^/]+/edge(_[a-z]+)?\.[ch]$", "edge"),
     (r"services/", "service"),
     (r"orchestrator/edge\.[ch]$", "orchestrator-edge"),
     (r"orchestrator/", "orchestrator"),
