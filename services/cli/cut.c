@@ -40,6 +40,7 @@ enum gm_status gm_cut_make(struct gm_cut *cut, const char *model, int64_t shards
         return rc;
     cut->layers = cfg.layers;
     cut->context = cfg.context;
+    snprintf(cut->variant, sizeof cut->variant, "%.31s", cfg.name);
     cut->n = (int32_t)shards;
     if (layers)
         rc = gm_config_parse_cut(&cfg, layers, &cut->n, cut->first, err);

@@ -14,6 +14,7 @@ enum { GM_CUT_SHARDS_MAX = 128, GM_CUT_TEXT_MAX = 2048 };
 
 struct gm_cut {
     int32_t layers, context; /* of the model */
+    char variant[32];        /* "gemma3-270m", or "custom" */
     int32_t n;               /* shards */
     int32_t first[GM_CUT_SHARDS_MAX + 1];
     char text[GM_CUT_TEXT_MAX]; /* "0:6,6:12,12:18" */

@@ -24,6 +24,11 @@ enum gm_status gm_options_check(const struct gm_program *program, const struct g
         return gm_fail(err, GM_INVALID, "give --shards or --layers, not both");
     if (o->layers && gm_cut_check_text(o->layers, err) != GM_OK)
         return err->status;
+    if (o->http && strcmp(o->http, "off") != 0 &&
+        (!strrchr(o->http, ':') || strlen(o->http) >= GM_CLI_HTTP_MAX))
+        return gm_fail(err, GM_INVALID, "--http takes ADDR:PORT, as 127.0.0.1:8080, or off");
+    if (o->origins && strlen(o->origins) >= sizeof(((struct gm_settings *)0)->origins))
+        return gm_fail(err, GM_INVALID, "--http-origins is longer than 1,023 bytes");
     if (o->context && o->context < CONTEXT_MIN)
         return gm_fail(err, GM_INVALID, "--context is at least %d tokens", CONTEXT_MIN);
     if (o->kv_tokens && o->kv_tokens < CONTEXT_MIN)
@@ -95,8 +100,13 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
         gm_cut_make(&s->cut, s->model, o->shards, o->layers, err) != GM_OK)
         return err->status;
     name_of(s->model, s->name, sizeof s->name);
+    snprintf(s->served, sizeof s->served, "%.63s",
+             strcmp(s->cut.variant, "custom") == 0 ? s->name : s->cut.variant);
     snprintf(s->kv, sizeof s->kv, "%s", kv_names[o->kv]);
     snprintf(s->speculate, sizeof s->speculate, "%s", speculate_names[o->speculate]);
+    snprintf(s->http, sizeof s->http, "%s", o->http ? o->http : "auto");
+    snprintf(s->origins, sizeof s->origins, "%s", o->origins ? o->origins : "");
+    s->insecure = o->insecure;
     s->threads = o->threads ? o->threads : (int64_t)gm_cpus_usable();
     s->session_ttl_ms = o->session_ttl_ms;
     s->context = o->context;

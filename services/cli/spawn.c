@@ -83,6 +83,18 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
         put(a, "%s", "--model");
         put(a, "%s", set->name);
     }
+    if (strcmp(p->role, "gateway") == 0) {
+        put(a, "--redis");
+        put(a, "%s/redis.sock", home->run);
+        put(a, "--key-secret");
+        put(a, "%s/key-secret", home->dir);
+        put_pair(a, "--model", set->served);
+        put_pair(a, "--http", set->http);
+        if (set->origins[0])
+            put_pair(a, "--origins", set->origins);
+        if (set->insecure)
+            put(a, "--insecure");
+    }
     if (strcmp(p->role, "shard") == 0) {
         put_number(a, "--shards", set->cut.n);
         put(a, "--layers");

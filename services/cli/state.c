@@ -13,7 +13,7 @@
 
 #include "services/cli/cli.h"
 
-enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5 };
+enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5, STOP_RANKS = 4 };
 
 static const char *const file_name = "state.json";
 
@@ -40,8 +40,12 @@ static const struct row rows[] = {
     NUMBER("kv-tokens", kv_tokens),
     TEXT("kv", kv),
     TEXT("speculate", speculate),
+    TEXT("http", http),
+    TEXT("http-origins", origins),
+    NUMBER("insecure", insecure),
     NUMBER("session-ttl", session_ttl_ms),
     TEXT("name", name),
+    TEXT("served", served),
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -214,9 +218,11 @@ bool gm_state_alive(const struct gm_state *st)
 
 static int stop_rank(const struct gm_proc *p)
 {
-    if (strcmp(p->role, "orchestrator") == 0)
-        return 0;
-    return strcmp(p->role, "redis") == 0 ? 2 : 1;
+    static const char *const order[] = { "gateway", "orchestrator", NULL, "redis" };
+    for (int i = 0; i < STOP_RANKS; i++)
+        if (order[i] && strcmp(p->role, order[i]) == 0)
+            return i;
+    return 2;
 }
 
 static bool rank_alive(struct gm_state *st, int rank)
@@ -242,7 +248,7 @@ static void rank_signal(struct gm_state *st, int rank, int sig)
 
 void gm_state_stop(struct gm_state *st)
 {
-    for (int rank = 0; rank < 3; rank++) {
+    for (int rank = 0; rank < STOP_RANKS; rank++) {
         const int64_t until = gm_now_ms() + GM_CLI_GRACE_MS;
         rank_signal(st, rank, SIGTERM);
         while (rank_alive(st, rank) && gm_now_ms() < until)
