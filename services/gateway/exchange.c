@@ -26,14 +26,16 @@ static bool id_ok(const char *id)
 }
 
 struct gm_exchange *gm_exchange_new(struct gm_http *http, struct MHD_Connection *conn,
-                                    const char *url, const char *method)
+                                    struct gm_http_conn *link, const char *method)
 {
     struct gm_exchange *x = calloc(1, sizeof *x);
     if (!x)
         return NULL;
     x->http = http;
     x->conn = conn;
-    x->path = url;
+    x->link = link;
+    x->target = link->target ? link->target : strdup("/");
+    link->target = NULL;
     x->method = method;
     x->begun_ms = gm_now_ms();
     x->body = GM_BUF(GM_HTTP_BODY_BYTES_MAX);
@@ -70,6 +72,7 @@ void gm_exchange_free(struct gm_exchange *x)
     x->http->bodies_bytes -= x->counted;
     gm_buf_free(&x->body);
     gm_buf_free(&x->reply);
+    free((void *)(uintptr_t)x->target);
     free(x);
 }
 
@@ -83,11 +86,6 @@ const char *gm_exchange_header(const struct gm_exchange *x, const char *name)
 const char *gm_exchange_cookie(const struct gm_exchange *x, const char *name)
 {
     return MHD_lookup_connection_value(x->conn, MHD_COOKIE_KIND, name);
-}
-
-const char *gm_exchange_query(const struct gm_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->conn, MHD_GET_ARGUMENT_KIND, name);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------- */

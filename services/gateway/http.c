@@ -109,6 +109,7 @@ static void on_connection(void *self, struct MHD_Connection *conn, void **ctx,
     } else if (c) {
         unlink_conn(http, c);
         http->n_conns--;
+        free(c->target);
         free(c);
         *ctx = NULL;
     }
@@ -123,9 +124,11 @@ static struct gm_http_conn *link_of(struct MHD_Connection *conn)
 static void *on_uri(void *self, const char *uri, struct MHD_Connection *conn)
 {
     struct gm_http_conn *c = link_of(conn);
-    (void)uri;
-    if (c)
+    if (c) {
         move_conn(self, c, GM_CONN_HEADERS);
+        free(c->target);
+        c->target = strdup(uri);
+    }
     return NULL;
 }
 
@@ -235,12 +238,12 @@ static enum MHD_Result on_request(void *self, struct MHD_Connection *conn, const
     struct gm_http *http = self;
     struct gm_exchange *x = *ctx;
     (void)version;
+    (void)url;
     if (!x) {
         struct gm_http_conn *c = link_of(conn);
-        x = c ? gm_exchange_new(http, conn, url, method) : NULL;
+        x = c ? gm_exchange_new(http, conn, c, method) : NULL;
         if (!x)
             return MHD_NO;
-        x->link = c;
         c->x = x;
         *ctx = x;
         return begin(http, x);

@@ -41,7 +41,8 @@ struct gm_http;
  * It lives from the headers to the end of the answer. */
 struct gm_exchange {
     struct gm_http *http;
-    const char *method, *path; /* the path as sent, without the query */
+    const char *method;
+    const char *target;        /* path and query as they stand in the request line */
     struct gm_buf body;        /* whole when `handle` is called */
     char id[GM_HTTP_ID_BYTES]; /* x-request-id: the client's, or made here */
     int64_t begun_ms;
@@ -97,7 +98,6 @@ size_t gm_http_connections(const struct gm_http *http);
 /* The value of a header or a cookie; NULL: not sent. Valid while the exchange lives. */
 const char *gm_exchange_header(const struct gm_exchange *x, const char *name);
 const char *gm_exchange_cookie(const struct gm_exchange *x, const char *name);
-const char *gm_exchange_query(const struct gm_exchange *x, const char *name);
 /* Adds a header to the answer; one that does not fit is left out and logged. */
 void gm_exchange_set(struct gm_exchange *x, const char *name, const char *value);
 

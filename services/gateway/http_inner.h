@@ -25,7 +25,8 @@ struct gm_http_conn {
     int fd;
     enum gm_conn_state state;
     int64_t since_ms;
-    bool shut; /* we ended it */
+    bool shut;    /* we ended it */
+    char *target; /* owned: of the request that comes in; the exchange takes it over */
     struct gm_exchange *x;
     struct gm_http_conn *prev, *next;
 };
@@ -59,7 +60,7 @@ struct gm_http {
 
 /* ---- exchange.c ---- */
 struct gm_exchange *gm_exchange_new(struct gm_http *http, struct MHD_Connection *conn,
-                                    const char *url, const char *method);
+                                    struct gm_http_conn *link, const char *method);
 void gm_exchange_free(struct gm_exchange *x);
 /* Hands what was answered to libmicrohttpd; MHD_NO closes the connection. */
 enum MHD_Result gm_exchange_queue(struct gm_exchange *x);
