@@ -134,8 +134,7 @@ enum gm_status gm_answer_chunk(struct gm_buf *b, const struct gm_answer_meta *m,
 enum gm_status gm_answer_usage_chunk(struct gm_buf *b, const struct gm_answer_meta *m,
                                      const struct gm_totals *totals, struct gm_err *err);
 
-/* ---- models -----------------------------------------------------------------------------------
- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 struct gm_model_info {
     const char *id;
@@ -149,8 +148,7 @@ enum gm_status gm_answer_model(struct gm_buf *b, const struct gm_model_info *m, 
 enum gm_status gm_answer_models(struct gm_buf *b, const struct gm_model_info *models, size_t n,
                                 struct gm_err *err);
 
-/* ---- responses --------------------------------------------------------------------------------
- */
+/* ---- responses ------------------------------------------------------------------------------- */
 
 enum gm_response_state {
     GM_RESPONSE_RUNNING,    /* "in_progress" */
@@ -208,7 +206,8 @@ enum gm_response_event {
 };
 
 /* The event's data; choice: what a TEXT_DELTA adds (text, tokens), else not read. In the first
- * four the response has no item yet, whatever has_item says. sequence counts from 0.            */
+ * four the response has no item yet, whatever has_item says; from TEXT_DONE on text, tokens and
+ * state are the final ones. sequence counts from 0.                                             */
 enum gm_status gm_answer_response_event(struct gm_buf *b, const struct gm_response *r,
                                         enum gm_response_event kind, const struct gm_choice *choice,
                                         uint32_t sequence, struct gm_err *err);
@@ -216,8 +215,7 @@ enum gm_status gm_answer_response_event(struct gm_buf *b, const struct gm_respon
 /* The name for the `event:` line: equal to "type" in the data. */
 const char *gm_response_event_name(const struct gm_response *r, enum gm_response_event kind);
 
-/* ---- score, tokenize, detokenize --------------------------------------------------------------
- */
+/* ---- score, tokenize, detokenize ------------------------------------------------------------- */
 
 struct gm_score_row {
     bool known; /* false: the position was not scored: null */
@@ -244,8 +242,7 @@ enum gm_status gm_answer_tokens(struct gm_buf *b, const int32_t *ids, size_t n,
 /* {"text"} */
 enum gm_status gm_answer_text(struct gm_buf *b, const char *text, size_t n, struct gm_err *err);
 
-/* ---- sessions ---------------------------------------------------------------------------------
- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 struct gm_turn_info {
     const char *turn;
@@ -263,7 +260,7 @@ struct gm_session_info {
     uint64_t created_ms, touched_ms; /* since 1970 */
     bool busy, raw;
     uint32_t n_turns;
-    const struct gm_turn_info *turns; /* NULL: the list of sessions, which counts them alone */
+    const struct gm_turn_info *turns; /* n_turns; the list of sessions does not read them */
 };
 enum gm_status gm_answer_session(struct gm_buf *b, const struct gm_session_info *s,
                                  struct gm_err *err);
