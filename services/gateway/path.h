@@ -47,7 +47,8 @@ enum gm_route {
 
 /* What a key must be allowed to do. */
 enum gm_scope {
-    GM_SCOPE_NONE,    /* never asks for a key: /health, /ready, and the page that asks for one */
+    GM_SCOPE_NONE,    /* never asks for a key: /health, /ready */
+    GM_SCOPE_PAGE,    /* the page's own files: no data of anybody, and it asks for the key */
     GM_SCOPE_API,     /* any key */
     GM_SCOPE_METRICS, /* loopback, or a key of that scope */
 };

@@ -16,8 +16,7 @@
 #include "common/base/sampling.h"
 #include "common/base/text.h"
 
-/* ---- what a refused request is answered with --------------------------------------------------
- */
+/* ---- what a refused request is answered with ------------------------------------------------ */
 
 struct gm_problem {
     int http;       /* status, 400 .. 503; 0: no problem */
@@ -40,8 +39,7 @@ bool gm_problem_set(struct gm_problem *why, int http, const char *code, const ch
  * 429 and 503 always have retry_s >= 1: err->retry_ms rounded up.                                */
 void gm_problem_from(struct gm_problem *why, const struct gm_err *err);
 
-/* ---- limits ------------------------------------------------------------------------------------
- */
+/* ---- limits --------------------------------------------------------------------------------- */
 
 enum {
     GM_REQUEST_BYTES_MAX = 8 << 20,            /* a body: more is 413 */
@@ -59,7 +57,7 @@ enum {
     GM_REQUEST_TOP_MAX = 20,                   /* top_logprobs of chat and responses */
     GM_REQUEST_LOGPROBS_MAX = GM_LOGPROBS_MAX, /* logprobs of completions; OpenAI takes 5 */
     GM_REQUEST_SCORE_TOP_MAX = 1024,           /* top of score, as `gemline score` takes */
-    GM_REQUEST_IDS_MAX = 100000,               /* token ids of one body: they are nodes */
+    GM_REQUEST_EVERY_MAX = 1 << 20,            /* every of score */
     GM_REQUEST_NAME_MAX = 128,                 /* bytes of a model's name */
     GM_REQUEST_ID_MAX = 64,                    /* bytes of a session's id, or a response's */
     GM_REQUEST_METADATA_MAX = 16,              /* pairs of metadata */
@@ -79,8 +77,7 @@ struct gm_request_limits {
 };
 void gm_request_limits_default(struct gm_request_limits *limits);
 
-/* ---- the request -------------------------------------------------------------------------------
- */
+/* ---- the request ---------------------------------------------------------------------------- */
 
 /* One bit each: a row of the parameter table belongs to several. */
 enum gm_api {
