@@ -313,7 +313,7 @@ enum gm_status gm_http_open(struct gm_http **out, int listen_fd, const struct gm
     if (http->watch_fd >= 0)
         http->daemon = MHD_start_daemon(
             MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
-            http, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+            http, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)GM_HTTP_POOL_BYTES,
             MHD_OPTION_CONNECTION_LIMIT, (unsigned)(GM_HTTP_CONNECTIONS_MAX + REFUSED_ROOM),
             MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
@@ -449,4 +449,12 @@ int gm_http_next_ms(struct gm_http *http)
 size_t gm_http_connections(const struct gm_http *http)
 {
     return http->n_conns;
+}
+
+size_t gm_http_streams(const struct gm_http *http)
+{
+    size_t n = 0;
+    for (const struct gm_exchange *x = http->streams; x; x = x->queue->next)
+        n++;
+    return n;
 }
