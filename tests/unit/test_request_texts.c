@@ -172,7 +172,7 @@ static void responses(void)
         { "\"input\": \"a\", \"include\": [\"reasoning.encrypted_content\"]", "include[0]" },
         { "\"input\": \"a\", \"previous_response_id\": \"a b\"", "previous_response_id" },
         { "\"input\": \"a\", \"stream\": true, \"stream_options\": {\"include_usage\": true}",
-          "stream_options.include_usage" },
+          "stream_options" },
         { "\"input\": \"a\", \"messages\": []", "messages" },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
