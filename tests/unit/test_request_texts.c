@@ -167,6 +167,9 @@ static void responses(void)
         { "\"input\": [{\"role\": \"tool\", \"content\": \"a\"}]", "input[0].role" },
         { "\"input\": [{\"role\": \"user\", \"content\": [{\"type\": \"input_image\"}]}]",
           "input[0].content[0]" },
+        { "\"input\": [{\"role\": \"user\", \"content\": [{\"type\": \"input_text\", \"text\": "
+          "\"a\", \"b\": 1}]}]",
+          "input[0].content[0].b" },
         { "\"input\": [{\"role\": \"user\", \"content\": \"a\", \"name\": \"n\"}]",
           "input[0].name" },
         { "\"input\": \"a\", \"include\": [\"reasoning.encrypted_content\"]", "include[0]" },
