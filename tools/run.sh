@@ -24,7 +24,8 @@ fi
 # The chat attaches to a pipeline that has a gateway: one that runs already, or one of our own.
 if [[ $(build/bin/gemline status --json) == *'"processes": []'* ]]; then
     trap 'build/bin/gemline down' EXIT
-    build/bin/gemline up --detach ${options[@]+"${options[@]}"} "$@" >/dev/null
+    up=(build/bin/gemline up --detach ${options[@]+"${options[@]}"})
+    "${up[@]}" "$@" >/dev/null 2>&1 || "${up[@]}" >/dev/null # an option may be the chat's alone
 fi
 http=$(build/bin/gemline status --json | sed -n 's/.*"http": "\([^"]*\)".*/\1/p')
 [ -z "$http" ] || printf 'web page and API: http://%s   (API: http://%s/v1)\n' "$http" "$http"

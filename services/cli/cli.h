@@ -23,6 +23,7 @@ enum {
     GM_CLI_RESTARTS_MAX = 5, /* within GM_CLI_RESTARTS_MS: the process is given up */
     GM_CLI_RESTARTS_MS = 60000,
     GM_CLI_GRACE_MS = 10000, /* from SIGTERM to SIGKILL */
+    GM_CLI_DRAIN_MS = 30000, /* the same of the gateway: answers that run end first */
     GM_CLI_CALL_MS = 30000,
     GM_CLI_ID_MAX = 64, /* bytes of a session id */
 };

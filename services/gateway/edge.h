@@ -103,7 +103,7 @@ struct gm_gateway {
     char address[GM_ADDRESS_MAX], address_path[GM_PATH_MAX];
     int listen_fd, n_http_fds;
     bool http_ready;
-    int64_t http_due_ms, draining_ms;
+    int64_t http_due_ms, draining_ms, quiet_ms;
     /* the pipeline */
     char orchestrator[GM_ENDPOINT_MAX];
     struct gm_vocab vocab;

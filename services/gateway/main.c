@@ -13,7 +13,10 @@
 #include "services/gateway/listen.h"
 #include "services/gateway/openapi.h"
 
-enum { HTTP_FDS = 2, DRAIN_MS = 9000 };
+enum {
+    DRAIN_MS = 600000,     /* the longest drain: who wants it shorter sends a second signal */
+    DRAIN_QUIET_MS = 1000, /* after the last answer: clients that keep a connection hear 503 */
+};
 
 static const char *const default_address = "127.0.0.1:8080";
 
@@ -155,8 +158,15 @@ static bool drain(void *self)
             gm_http_drain(g->http);
         gm_info("draining: %zu requests run", g->n_jobs);
     }
-    return !g->http || (g->n_jobs == 0 && gm_http_connections(g->http) == 0) ||
-           gm_now_ms() - g->draining_ms > DRAIN_MS;
+    if (!g->http)
+        return true;
+    if (g->n_jobs > 0)
+        g->quiet_ms = 0;
+    else if (!g->quiet_ms)
+        g->quiet_ms = gm_now_ms();
+    const bool quiet = g->quiet_ms && (gm_http_connections(g->http) == 0 ||
+                                       gm_now_ms() - g->quiet_ms > DRAIN_QUIET_MS);
+    return quiet || gm_now_ms() - g->draining_ms > DRAIN_MS;
 }
 
 static enum gm_status serve(struct gm_gateway *g, const struct options *o, struct gm_err *err)
