@@ -16,6 +16,7 @@
 #define GM_GATEWAY_EDGE_H
 
 #include "common/net.h"
+#include "common/net/follow.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/answer.h"
 #include "services/gateway/guard.h"
@@ -106,12 +107,14 @@ struct gm_gateway {
     int64_t http_due_ms, draining_ms, quiet_ms;
     /* the pipeline */
     char orchestrator[GM_ENDPOINT_MAX];
+    struct gm_follows *follows;
     struct gm_vocab vocab;
     bool vocab_open, ready, asking;
     uint32_t context, n_shards;
     char numerics[256], waiting_for[128];
     char fingerprint[24]; /* names the bits of an answer: a hash of the numerics id */
     int64_t asked_ms, started_s;
+    int follow_ms; /* until the followed turns must be looked after; -1: never */
     /* requests */
     struct gm_job *jobs, *jobs_last; /* oldest first */
     size_t n_jobs;

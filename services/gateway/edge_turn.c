@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/net/follow.h"
 #include "services/gateway/edge.h"
 
 enum {
@@ -284,12 +283,7 @@ static bool begin_run(struct gm_run *r)
     struct gm_job *j = r->job;
     struct gm_gateway *g = j->g;
     struct gm_err err = GM_ERR_NONE;
-    const struct gm_follow_to to = { .rpc = g->base.rpc,
-                                     .bus = g->base.bus,
-                                     .endpoint = g->orchestrator,
-                                     .event = on_event,
-                                     .end = on_end,
-                                     .ctx = r };
+    const struct gm_follow_to to = { on_event, on_end, r, 0 };
     gm__start_request__init(&a.r);
     a.r.turn = r->turn;
     a.r.tenant = j->tenant;
@@ -302,7 +296,7 @@ static bool begin_run(struct gm_run *r)
     a.r.patience_ms = GM_PATIENCE_MS;
     r->begun = true;
     r->again_ms = 0;
-    r->follow = gm_follow_start(&to, &a.r, &err);
+    r->follow = gm_follow_start(g->follows, &to, &a.r, &err);
     if (r->follow)
         return true;
     gm_job_fail_err(j, &err);
@@ -539,19 +533,14 @@ void gm_turns_pick_up(struct gm_job *j, const char *session, uint32_t from)
         return;
     }
     struct gm_run *run = &j->runs[0];
-    const struct gm_follow_to to = { .rpc = g->base.rpc,
-                                     .bus = g->base.bus,
-                                     .endpoint = g->orchestrator,
-                                     .event = on_event,
-                                     .end = on_end,
-                                     .ctx = run };
+    const struct gm_follow_to to = { on_event, on_end, run, 0 };
     r.turn = (char *)"";
     r.from = from;
     r.tenant = j->tenant;
     r.session = j->req.session;
     run->begun = true;
     run->n = from; /* ids of events go on counting */
-    run->follow = gm_follow_resume(&to, &r, &err);
+    run->follow = gm_follow_resume(g->follows, &to, &r, NULL, &err);
     if (!run->follow)
         gm_job_fail_err(j, &err);
 }
