@@ -12,7 +12,8 @@
 static const char no_job[] = "the gateway works on all the requests it may; try again in a moment";
 static const char draining[] = "the server is being stopped; try again in a moment";
 
-/* ---- the pipeline ----------------------------------------------------------------------------- */
+/* ---- the pipeline -----------------------------------------------------------------------------
+ */
 
 /* The system_fingerprint: equal ones mean equal bits. */
 static void name_bits(struct gm_gateway *g)
@@ -122,7 +123,8 @@ void gm_gateway_health(void *self, Gm__HealthReply *h)
     h->sessions = (uint32_t)g->admission.running;
 }
 
-/* ---- a request's headers ---------------------------------------------------------------------- */
+/* ---- a request's headers ----------------------------------------------------------------------
+ */
 
 static void on_gone(void *user)
 {
@@ -153,8 +155,7 @@ static bool guard(struct gm_job *j, struct gm_problem *why)
     struct gm_gateway *g = j->g;
     struct gm_exchange *x = j->x;
     const struct gm_guard rules = { g->address, g->local, g->origins };
-    const struct gm_guarded said = { gm_exchange_header(x, "Host"),
-                                     gm_exchange_header(x, "Origin"),
+    const struct gm_guarded said = { gm_exchange_header(x, "Host"), gm_exchange_header(x, "Origin"),
                                      gm_exchange_header(x, "Sec-Fetch-Site") };
     bool listed = false;
     const char *refused = gm_guard_check(&rules, &said, &listed);
@@ -201,7 +202,8 @@ static void check(void *self, struct gm_exchange *x)
     }
 }
 
-/* ---- a whole request -------------------------------------------------------------------------- */
+/* ---- a whole request --------------------------------------------------------------------------
+ */
 
 static void parse_and_begin(struct gm_job *j)
 {

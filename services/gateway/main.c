@@ -66,7 +66,8 @@ static const struct gm_program program = {
     .n_opts = sizeof opts / sizeof opts[0],
 };
 
-/* ---- where it listens ------------------------------------------------------------------------- */
+/* ---- where it listens -------------------------------------------------------------------------
+ */
 
 static enum gm_status address_path(const struct options *o, char out[GM_PATH_MAX],
                                    struct gm_err *err)
@@ -92,7 +93,8 @@ static enum gm_status open_socket(struct gm_gateway *g, const struct options *o,
     return rc == GM_OK ? rc : gm_listen(default_address, true, fd, g->address, err);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
 
 static int fill_fds(void *self, struct pollfd *fds, int max)
 {
@@ -203,8 +205,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
 static int print_api(enum print what)
 {
     struct gm_buf text = GM_BUF(GM_OPENAPI_BYTES_MAX);
-    const enum gm_status rc = what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL)
-                                                    : gm_openapi_markdown(&text, NULL);
+    const enum gm_status rc =
+        what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL) : gm_openapi_markdown(&text, NULL);
     const bool good = rc == GM_OK && fwrite(gm_buf_text(&text), 1, text.len, stdout) == text.len;
     gm_buf_free(&text);
     return good ? 0 : 1;
