@@ -91,6 +91,7 @@ void gm_gateway_tick(struct gm_gateway *g)
 {
     if (!g->asking && gm_now_ms() - g->asked_ms >= info_pause_ms(g))
         ask_info(g);
+    g->store_ms = gm_store_tick(g->store);
     gm_keys_tick(g);
     gm_turns_tick(g);
     g->follow_ms = gm_follows_tick(g->follows);
@@ -105,6 +106,8 @@ int gm_gateway_next_ms(struct gm_gateway *g)
     for (const struct gm_job *j = g->jobs; j && ms > GM_AGAIN_MS; j = j->next)
         if (j->waiting)
             ms = GM_AGAIN_MS;
+    if (g->store_ms >= 0 && g->store_ms < ms)
+        ms = g->store_ms;
     return follow >= 0 && follow < ms ? follow : (int)ms;
 }
 

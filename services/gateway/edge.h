@@ -114,7 +114,7 @@ struct gm_gateway {
     char numerics[256], waiting_for[128];
     char fingerprint[24]; /* names the bits of an answer: a hash of the numerics id */
     int64_t asked_ms, started_s;
-    int follow_ms; /* until the followed turns must be looked after; -1: never */
+    int store_ms, follow_ms; /* until the followed turns must be looked after; -1: never */
     /* requests */
     struct gm_job *jobs, *jobs_last; /* oldest first */
     size_t n_jobs;
