@@ -73,7 +73,8 @@ struct gm_up_options {
                     "model's)"),                                                                   \
           .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv_tokens, "kv-tokens",                                           \
-                    "tokens of all together (0: 4 x context)"),                                    \
+                    "tokens of all together (0: 256 x 2048, or what a "                            \
+                    "quarter of the free memory holds)"),                                          \
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
@@ -96,7 +97,8 @@ struct gm_settings {
     char model[GM_PATH_MAX], adapter[GM_PATH_MAX]; /* adapter "none" or a folder */
     char name[256];                                /* of the model, for people */
     char kv[8], speculate[8];
-    int64_t threads, context, kv_tokens, session_ttl_ms;
+    int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
+    int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;
 };
 

@@ -273,6 +273,10 @@ static void test_not_taken(void)
     CU_ASSERT_EQUAL_FATAL(turn_begin(c, NULL), GM_OK);
     CU_ASSERT_EQUAL(c->have, 0); /* the local layers of t/a begin behind position 600 */
     turn_finish(c);
+    struct turn *g = turn_new(0, "t/g", 600, 10, 1);
+    CU_ASSERT_EQUAL_FATAL(turn_begin(g, NULL), GM_OK);
+    CU_ASSERT_EQUAL(g->have, 599); /* t/c still has them */
+    turn_finish(g);
     struct turn *d = turn_new(3, "t/d", 1000, 10, 1);
     CU_ASSERT_EQUAL_FATAL(turn_begin(d, NULL), GM_OK);
     CU_ASSERT(d->have == 999 && d->rewind_min > 600);
@@ -284,7 +288,7 @@ static void test_not_taken(void)
     turn_finish(e);
     struct gm_reserve r = { .ticket = 1000,
                             .session = "t/s",
-                            .ids = a->ids,
+                            .ids = b->ids,
                             .n_ids = 1200,
                             .positions = 1200,
                             .score = true,
