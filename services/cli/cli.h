@@ -268,6 +268,7 @@ int gm_cmd_status(int argc, char **argv);
 int gm_cmd_run(int argc, char **argv);
 int gm_cmd_chat(int argc, char **argv);
 int gm_cmd_session(int argc, char **argv);
+int gm_cmd_key(int argc, char **argv);
 int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);

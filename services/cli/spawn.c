@@ -86,8 +86,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
     if (strcmp(p->role, "gateway") == 0) {
         put(a, "--redis");
         put(a, "%s/redis.sock", home->run);
-        put(a, "--key-secret");
-        put(a, "%s/key-secret", home->dir);
+        put_pair(a, "--home", home->dir);
         put_pair(a, "--model", set->served);
         put_pair(a, "--http", set->http);
         if (set->origins[0])
