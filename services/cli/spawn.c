@@ -104,7 +104,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
             put_pair(a, "--adapter", set->adapter);
         put_number(a, "--threads", set->threads);
         put_number(a, "--context", set->context);
-        put_number(a, "--kv-tokens", set->kv_tokens);
+        put_number(a, "--kv-tokens", set->pool_tokens);
         put_pair(a, "--kv", set->kv);
         put_pair(a, "--speculate", set->speculate);
     }
