@@ -1,9 +1,11 @@
 /* conns.c - connections by what they wait for: deadlines, and who goes when there is no room.
  *
- * Owns:      the lists of connections (oldest first), answers past libmicrohttpd, shedding.
- * Does not:  know what is asked (http.c) or answered (exchange.c).
+ * Owns:      the lists of connections (oldest first), answers past libmicrohttpd, shedding, the
+ * watch for clients that hang up. Does not:  know what is asked (http.c) or answered (exchange.c).
  */
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "common/base/log.h"
@@ -12,6 +14,7 @@
 
 enum {
     ERROR_BYTES_MAX = 4096,
+    WATCH_BURST = 64,
     LINGER_MS = 2000,  /* a refused body is read on and dropped, so that its client hears why */
     LINGERING_MAX = 64 /* past it the oldest of these ends at once */
 };
@@ -54,15 +57,28 @@ struct gm_http_conn *gm_conn_new(struct gm_http *http, int fd)
     if (!c)
         return NULL;
     c->fd = fd;
+    struct epoll_event e = { .events = EPOLLRDHUP | EPOLLET, .data.ptr = c };
+    if (epoll_ctl(http->watch_fd, EPOLL_CTL_ADD, fd, &e) != 0)
+        gm_warn("a connection is not watched for hang-up");
     http->n_conns++;
     gm_conn_shed(http);
     link_conn(http, c, GM_CONN_NEW);
     return c;
 }
 
+static void unlink_hung(struct gm_http *http, struct gm_http_conn *c)
+{
+    *(c->prev_hung ? &c->prev_hung->next_hung : &http->hung) = c->next_hung;
+    if (c->next_hung)
+        c->next_hung->prev_hung = c->prev_hung;
+}
+
 void gm_conn_free(struct gm_http *http, struct gm_http_conn *c)
 {
+    (void)epoll_ctl(http->watch_fd, EPOLL_CTL_DEL, c->fd, NULL);
     unlink_conn(http, c);
+    if (c->hung)
+        unlink_hung(http, c);
     http->n_conns--;
     if (c->shut)
         http->n_shut--;
@@ -163,6 +179,45 @@ bool gm_conn_make_room(struct gm_http *http, const struct gm_http_conn *self, si
 
 const char gm_bodies_full[] =
     "the bodies in flight fill the 64 MiB that the server has for them; try again in a moment";
+
+/* ---- hang-up ----------------------------------------------------------------------------------
+ */
+
+void gm_conn_watch(struct gm_http *http)
+{
+    struct epoll_event e[WATCH_BURST];
+    int n;
+    do {
+        n = epoll_wait(http->watch_fd, e, WATCH_BURST, 0);
+        for (int i = 0; i < n; i++) {
+            struct gm_http_conn *c = e[i].data.ptr;
+            if (c->hung)
+                continue;
+            c->hung = true;
+            c->next_hung = http->hung;
+            if (http->hung)
+                http->hung->prev_hung = c;
+            http->hung = c;
+        }
+    } while (n == WATCH_BURST);
+}
+
+void gm_conn_look_for_hung(struct gm_http *http)
+{
+    for (struct gm_http_conn *c = http->hung; c; c = c->next_hung) {
+        int unread = 0;
+        if (c->shut)
+            continue;
+        if (c->x && c->x->suspended) {
+            struct gm_exchange *x = c->x;
+            gm_exchange_gone(x);
+            gm_exchange_resume(x);
+        } else if (c->state != GM_CONN_BUSY && c->state != GM_CONN_SENDING &&
+                   (ioctl(c->fd, FIONREAD, &unread) != 0 || unread == 0)) {
+            gm_conn_shut(http, c); /* what it sent was read, and no more comes */
+        }
+    }
+}
 
 /* ---- time -------------------------------------------------------------------------------------
  */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
@@ -111,34 +110,19 @@ const char *gm_exchange_cookie(const struct gm_exchange *x, const char *name)
 /* ---- waiting ----------------------------------------------------------------------------------
  */
 
-static void watch(struct gm_exchange *x)
-{
-    struct epoll_event e = { .events = EPOLLRDHUP | EPOLLHUP | EPOLLERR, .data.ptr = x };
-    if (!x->watched && epoll_ctl(x->http->watch_fd, EPOLL_CTL_ADD, x->link->fd, &e) == 0)
-        x->watched = true;
-}
-
-static void unwatch(struct gm_exchange *x)
-{
-    if (x->watched)
-        (void)epoll_ctl(x->http->watch_fd, EPOLL_CTL_DEL, x->link->fd, NULL);
-    x->watched = false;
-}
-
 void gm_exchange_suspend(struct gm_exchange *x)
 {
     if (x->suspended)
         return;
     x->suspended = true;
     MHD_suspend_connection(x->conn);
-    watch(x);
+    x->http->again |= x->link->hung; /* nobody waits for the answer */
 }
 
 void gm_exchange_resume(struct gm_exchange *x)
 {
     if (!x->suspended)
         return;
-    unwatch(x);
     x->suspended = false;
     MHD_resume_connection(x->conn);
     x->http->again = true;
@@ -146,7 +130,6 @@ void gm_exchange_resume(struct gm_exchange *x)
 
 void gm_exchange_gone(struct gm_exchange *x)
 {
-    unwatch(x);
     x->cut = true;
     if (x->handled && !x->replied && !x->ended) {
         void (*tell)(void *) = x->on_gone;

@@ -22,7 +22,7 @@
 #include "services/gateway/http_inner.h"
 
 /* libmicrohttpd itself takes some more than the limit, so that those past it hear why. */
-enum { REFUSED_ROOM = 256, WATCH_BURST = 64, ERROR_BYTES_MAX = 4096 };
+enum { REFUSED_ROOM = 256, ERROR_BYTES_MAX = 4096 };
 
 /* ---- connections ------------------------------------------------------------------------------
  */
@@ -290,27 +290,16 @@ int gm_http_fds(struct gm_http *http, struct pollfd *fds, int max)
     return 2;
 }
 
-/* Clients that hung up while their requests were suspended. */
-static void look_for_gone(struct gm_http *http)
-{
-    struct epoll_event e[WATCH_BURST];
-    const int n = epoll_wait(http->watch_fd, e, WATCH_BURST, 0);
-    for (int i = 0; i < n; i++) {
-        struct gm_exchange *x = e[i].data.ptr;
-        gm_exchange_gone(x);
-        gm_exchange_resume(x);
-    }
-}
-
 void gm_http_run(struct gm_http *http)
 {
     enum { ROUNDS_MAX = 8 };
-    look_for_gone(http);
+    gm_conn_watch(http);
     gm_conn_look_for_late(http);
     (void)gm_exchange_tick(http);
     for (int i = 0; i < ROUNDS_MAX; i++) {
         http->again = false;
         MHD_run(http->daemon);
+        gm_conn_look_for_hung(http);
         if (!http->again)
             break;
     }

@@ -65,7 +65,7 @@ struct gm_exchange {
     struct MHD_Connection *conn;
     struct gm_http_conn *link;
     struct gm_answer_queue *queue;
-    bool checked, suspended, handled, replied, ended, close_after, cut, watched;
+    bool checked, suspended, handled, replied, ended, close_after, cut;
     size_t counted; /* bytes of the body that are counted in bodies in flight */
     size_t held;    /* bytes of the answer that are counted in answers in flight */
     struct gm_buf reply;

@@ -29,9 +29,10 @@ struct gm_http_conn {
     int64_t since_ms;
     bool shut;    /* we ended it */
     bool refused; /* in the middle of its body */
+    bool hung;    /* the client sends no more */
     char *target; /* owned: of the request that comes in; the exchange takes it over */
     struct gm_exchange *x;
-    struct gm_http_conn *prev, *next;
+    struct gm_http_conn *prev, *next, *prev_hung, *next_hung;
 };
 
 struct gm_conn_list {
@@ -57,6 +58,7 @@ struct gm_http {
     struct MHD_Daemon *daemon;
     int epoll_fd, watch_fd;
     struct gm_conn_list lists[GM_CONN_STATES];
+    struct gm_http_conn *hung;
     struct gm_exchange *streams;
     size_t n_conns, n_shut;
     size_t bodies_bytes;  /* of requests that are not whole */
@@ -84,6 +86,12 @@ void gm_conn_shed(struct gm_http *http);
 /* Refuses the oldest unfinished bodies before self's until `bytes` more fit; false: they do not. */
 bool gm_conn_make_room(struct gm_http *http, const struct gm_http_conn *self, size_t bytes);
 extern const char gm_bodies_full[];
+/* Takes note of clients that hung up. libmicrohttpd misses it where the end came together with the
+ * last bytes, and while a request is suspended. */
+void gm_conn_watch(struct gm_http *http);
+/* After libmicrohttpd has read what there was: ends what waits for these clients. One that has sent
+ * a whole request and then only closed its side has hung up too, unless its answer is ready. */
+void gm_conn_look_for_hung(struct gm_http *http);
 /* Ends connections whose time is over. */
 void gm_conn_look_for_late(struct gm_http *http);
 int64_t gm_conn_next_ms(const struct gm_http *http); /* -1: never */
