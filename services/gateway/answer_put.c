@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FORMAT_MAX = 256, NUMBER_MAX = 40 };
@@ -124,6 +125,18 @@ void gm_put_digits(struct gm_put *p, double value, int digits, const char *other
 void gm_put_number(struct gm_put *p, double value, const char *other)
 {
     gm_put_digits(p, value, GM_FLOAT_DIGITS, other);
+}
+
+void gm_put_short(struct gm_put *p, float value, const char *other)
+{
+    char text[NUMBER_MAX];
+    int digits = 1;
+    for (; digits < GM_FLOAT_DIGITS; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+        if (strtof(text, NULL) == value)
+            break;
+    }
+    gm_put_digits(p, (double)value, digits, other);
 }
 
 /* ---- tokens ---------------------------------------------------------------------------------- */

@@ -54,6 +54,9 @@ void gm_put_digits(struct gm_put *p, double value, int digits, const char *other
 /* gm_put_digits with GM_FLOAT_DIGITS. */
 void gm_put_number(struct gm_put *p, double value, const char *other);
 
+/* As few digits as read back as the same float: 0.7 is 0.7, as a client wrote it. */
+void gm_put_short(struct gm_put *p, float value, const char *other);
+
 /* ---- parts that several objects share -------------------------------------------------------- */
 
 /* -9999.0 for -inf and NaN. */

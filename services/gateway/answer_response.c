@@ -121,12 +121,12 @@ static void put_request(struct gm_put *p, const struct gm_response *r)
     gm_put_field(p, "service_tier", r->service_tier ? r->service_tier : "default");
     gm_put_bool(p, "store", r->store);
     gm_put_key(p, "temperature");
-    gm_put_number(p, (double)r->temperature, "null");
+    gm_put_short(p, r->temperature, "null");
     gm_put_text(p, ",\"text\":{\"format\":{\"type\":\"text\"}},\"tool_choice\":\"auto\"");
     gm_put_text(p, ",\"tools\":[]");
     gm_put_count(p, "top_logprobs", r->top_logprobs);
     gm_put_key(p, "top_p");
-    gm_put_number(p, (double)r->top_p, "null");
+    gm_put_short(p, r->top_p, "null");
     gm_put_field(p, "truncation", r->truncation ? r->truncation : "disabled");
     put_usage(p, r->usage);
     gm_put_field(p, "user", r->user);

@@ -9,6 +9,7 @@
 
 #include "services/gateway/edge.h"
 #include "services/gateway/files.h"
+#include "services/gateway/openapi.h"
 
 static const char owner[] = "google";
 
@@ -163,11 +164,22 @@ static void begin_metrics(struct gm_job *j)
 
 /* ---- files ------------------------------------------------------------------------------------ */
 
+static void answer_openapi(struct gm_job *j)
+{
+    struct gm_buf json = GM_BUF(GM_OPENAPI_BYTES_MAX);
+    struct gm_err err = GM_ERR_NONE;
+    if (gm_openapi_json(&json, &err) == GM_OK) {
+        gm_job_json(j, 200, &json);
+        return;
+    }
+    gm_buf_free(&json);
+    gm_job_fail_err(j, &err);
+}
+
 static void answer_file(struct gm_job *j)
 {
-    const struct gm_file *f = gm_file_find(j->path.route == GM_ROUTE_PAGE      ? "index.html"
-                                           : j->path.route == GM_ROUTE_OPENAPI ? "openapi.json"
-                                                                               : j->path.id);
+    const struct gm_file *f =
+        gm_file_find(j->path.route == GM_ROUTE_PAGE ? "index.html" : j->path.id);
     struct gm_problem why;
     memset(&why, 0, sizeof why);
     if (!f) {
@@ -199,6 +211,9 @@ void gm_info_begin(struct gm_job *j)
         break;
     case GM_ROUTE_METRICS:
         begin_metrics(j);
+        break;
+    case GM_ROUTE_OPENAPI:
+        answer_openapi(j);
         break;
     default:
         answer_file(j);

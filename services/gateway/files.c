@@ -19,7 +19,6 @@
 EMBED(gm_file_index, "page/index.html")
 EMBED(gm_file_app, "page/app.js")
 EMBED(gm_file_style, "page/style.css")
-EMBED(gm_file_openapi, "openapi.json")
 
 const char gm_page_policy[] = "default-src 'none'; script-src 'self'; style-src 'self'; "
                               "connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
@@ -31,7 +30,6 @@ static const struct {
     { "index.html", "text/html; charset=utf-8", gm_file_index_begin, gm_file_index_end },
     { "app.js", "text/javascript; charset=utf-8", gm_file_app_begin, gm_file_app_end },
     { "style.css", "text/css; charset=utf-8", gm_file_style_begin, gm_file_style_end },
-    { "openapi.json", "application/json", gm_file_openapi_begin, gm_file_openapi_end },
 };
 
 const struct gm_file *gm_file_find(const char *name)

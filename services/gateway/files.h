@@ -1,4 +1,4 @@
-/* files.h - the files that the gateway serves: the web page and openapi.json, inside the program.
+/* files.h - the files that the gateway serves: the web page, inside the program.
  *
  * Owns:      their names, types and bytes.
  * Does not:  read a disk while it serves.

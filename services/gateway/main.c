@@ -11,6 +11,7 @@
 
 #include "services/gateway/edge.h"
 #include "services/gateway/listen.h"
+#include "services/gateway/openapi.h"
 
 enum { HTTP_FDS = 2, DRAIN_MS = 9000 };
 
@@ -20,7 +21,10 @@ struct options {
     const char *run_dir, *redis, *secret, *model, *http, *origins;
     int64_t index;
     bool insecure;
+    int32_t print;
 };
+
+enum print { PRINT_NOTHING, PRINT_OPENAPI, PRINT_MARKDOWN };
 
 #define TEXT(opt, field, what, text)                                                               \
     {                                                                                              \
@@ -45,6 +49,11 @@ static const struct gm_opt opts[] = {
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, insecure),
       .help = "listen beyond this machine without API keys" },
+    { .name = "print",
+      .kind = GM_OPT_ENUM,
+      .at = offsetof(struct options, print),
+      .choices = "nothing|openapi|markdown",
+      .help = "print the description of the API and end" },
 };
 static const struct gm_program program = {
     .name = "gm-gateway",
@@ -180,6 +189,17 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     return rc == GM_OK ? gm_service_run(&g->base, err) : rc;
 }
 
+/* The API's description, for docs/api.md and for others. */
+static int print_api(enum print what)
+{
+    struct gm_buf text = GM_BUF(GM_OPENAPI_BYTES_MAX);
+    const enum gm_status rc = what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL)
+                                                    : gm_openapi_markdown(&text, NULL);
+    const bool good = rc == GM_OK && fwrite(gm_buf_text(&text), 1, text.len, stdout) == text.len;
+    gm_buf_free(&text);
+    return good ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     static struct gm_gateway g;
@@ -194,6 +214,8 @@ int main(int argc, char **argv)
         gm_conf_help(&program, stdout);
         return 0;
     }
+    if (o.print != PRINT_NOTHING)
+        return print_api((enum print)o.print);
     if (!o.run_dir || !o.redis || sodium_init() < 0) {
         fprintf(stderr, "gm-gateway: --run-dir and --redis are needed; see --help\n");
         return 2;

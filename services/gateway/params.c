@@ -135,9 +135,9 @@ const struct gm_param gm_params[] = {
     HONOURED("echo", T, BOOL, gm_read_echo,
              "true: the prompt stands before the answer, with log-probabilities when asked."),
     HONOURED("stream", ANSWERS, BOOL, gm_read_stream, "true: server-sent events."),
-    HONOURED("stream_options", ANSWERS, OBJECT, gm_read_stream_options,
-             "Needs stream. include_usage (not in responses): a last chunk with the usage. "
-             "include_obfuscation: false only."),
+    HONOURED("stream_options", C | T, OBJECT, gm_read_stream_options,
+             "Needs stream. include_usage: a last chunk with the usage. include_obfuscation: false "
+             "only."),
     HONOURED("metadata", R, OBJECT, gm_read_metadata,
              "At most 16 texts of 512 characters under keys of 64; shown in the response."),
 
@@ -155,6 +155,8 @@ const struct gm_param gm_params[] = {
     ACCEPTED("verbosity", C, TEXT, "\"medium\"", "The default; others are not served."),
     ACCEPTED("best_of", T, INTEGER, "1", "The default; the best of several is not chosen here."),
     ACCEPTED("suffix", T, TEXT, "\"\"", "The default; text cannot be inserted before another."),
+    ACCEPTED("stream_options", R, OBJECT, "{}|{\"include_obfuscation\":false}",
+             "Events are not padded; the last one always has the usage."),
     ACCEPTED("background", R, BOOL, "false", "The default: " DOC_ANSWER "."),
     ACCEPTED("truncation", R, TEXT, "\"disabled\"",
              "The default: too long an input is 400, nothing is dropped from it."),

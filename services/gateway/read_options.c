@@ -212,7 +212,7 @@ bool gm_read_stream_options(struct gm_reading *in, const char *name, json_t *val
     {
         char param[sizeof in->why->param];
         gm_read_name(param, sizeof param, "%s.%.*s", name, GM_SHOWN_MAX, key);
-        bool usage = strcmp(key, "include_usage") == 0 && in->r->api != GM_API_RESPONSE;
+        bool usage = strcmp(key, "include_usage") == 0;
         if (!usage && strcmp(key, "include_obfuscation") != 0)
             return gm_problem_set(in->why, 400, "unknown_parameter", param,
                                   "%s is no parameter that this server knows", param);

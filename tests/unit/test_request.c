@@ -212,12 +212,11 @@ static const char *text_or_none(const char *text)
     return text != NULL ? text : "none";
 }
 
-/* Everything that a parameter can change, as text. */
+/* Everything that a parameter can change, as text; not that it was given (has_...). */
 static void describe(const struct gm_request *r, struct gm_buf *b)
 {
     const struct gm_sampling *s = &r->sampling;
-    gm_buf_printf(b, NULL, "%d %s %d %d %d %d %d %d %d %d %d %d %s", r->api, r->model, r->has_seed,
-                  r->has_max_tokens, r->has_temperature, r->has_top_p, r->no_answer, r->n,
+    gm_buf_printf(b, NULL, "%d %s %d %d %d %d %d %d %s", r->api, r->model, r->no_answer, r->n,
                   r->stream, r->include_usage, r->echo, r->batch, r->session);
     gm_buf_printf(b, NULL, " %s %s %s %d %s %d %d %d %d", text_or_none(r->messages),
                   text_or_none(r->instructions), r->previous, r->store,
@@ -278,19 +277,30 @@ static void check_honoured(const struct gm_param *row, enum gm_api api)
         fprintf(stderr, "\nno sample for %s: what does it do?\n", row->name);
     CU_ASSERT_PTR_NOT_NULL_FATAL(value);
     CU_ASSERT_TRUE(effect(row, api, beside, NULL, &without));
-    if (strcmp(row->name, "stream_options") != 0 || api != GM_API_RESPONSE) {
-        CU_ASSERT_TRUE(effect(row, api, beside, value, &with));
-        if (strcmp(gm_buf_text(&with), gm_buf_text(&without)) == 0)
-            fprintf(stderr, "\n%s = %s has no effect\n", row->name, value);
-        CU_ASSERT_STRING_NOT_EQUAL(gm_buf_text(&with), gm_buf_text(&without));
-    }
+    CU_ASSERT_TRUE(effect(row, api, beside, value, &with));
+    if (strcmp(gm_buf_text(&with), gm_buf_text(&without)) == 0)
+        fprintf(stderr, "\n%s = %s has no effect\n", row->name, value);
+    CU_ASSERT_STRING_NOT_EQUAL(gm_buf_text(&with), gm_buf_text(&without));
     CU_ASSERT_FALSE(effect(row, api, beside, other_type(row->types), &with));
     gm_buf_free(&with);
     gm_buf_free(&without);
 }
 
+/* Any value is taken without effect: only these, as the API's docs list them. */
+static bool may_be_idle(const char *name)
+{
+    static const char *const names[] = {
+        "metadata", "store", "user", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
 static void check_accepted(const struct gm_param *row, enum gm_api api)
 {
+    CU_ASSERT_TRUE_FATAL(row->only != NULL || may_be_idle(row->name));
     struct gm_buf with = GM_BUF(TEXT_MAX), without = GM_BUF(TEXT_MAX);
     const char *beside = "";
     char list[256];
@@ -449,62 +459,64 @@ static void sizes(void)
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
+/* Refused, and the parameter that is named; the vocabulary has 1000 tokens. */
+static const char *const wrong_values[][2] = {
+    { "\"temperature\": -0.1", "temperature" },
+    { "\"temperature\": 1e-7", "temperature" },
+    { "\"temperature\": 1e-60", "temperature" },
+    { "\"temperature\": 1e200", "temperature" },
+    { "\"temperature\": \"1\"", "temperature" },
+    { "\"top_p\": 0", "top_p" },
+    { "\"top_p\": 1.01", "top_p" },
+    { "\"top_k\": -2", "top_k" },
+    { "\"top_k\": 1025", "top_k" },
+    { "\"top_k\": 1.5", "top_k" },
+    { "\"repetition_penalty\": 0", "repetition_penalty" },
+    { "\"repetition_penalty\": 1.1, \"repeat_penalty\": 1.2", "repeat_penalty" },
+    { "\"presence_penalty\": 101", "presence_penalty" },
+    { "\"max_tokens\": 0", "max_tokens" },
+    { "\"max_tokens\": 1e10", "max_tokens" },
+    { "\"max_tokens\": 5, \"max_completion_tokens\": 6", "max_tokens" },
+    { "\"n\": 0", "n" },
+    { "\"n\": 17", "n" },
+    { "\"n\": 2, \"session\": \"a\"", "n" },
+    { "\"seed\": 1.5", "seed" },
+    { "\"seed\": 1e300", "seed" },
+    { "\"logprobs\": 1", "logprobs" },
+    { "\"top_logprobs\": 2", "top_logprobs" },
+    { "\"top_logprobs\": 2, \"logprobs\": false", "top_logprobs" },
+    { "\"top_logprobs\": 21, \"logprobs\": true", "top_logprobs" },
+    { "\"stream_options\": {}", "stream_options" },
+    { "\"stream\": true, \"stream_options\": {\"x\": 1}", "stream_options.x" },
+    { "\"stream\": true, \"stream_options\": {\"include_usage\": 1}",
+      "stream_options.include_usage" },
+    { "\"stream\": true, \"stream_options\": {\"include_obfuscation\": true}",
+      "stream_options.include_obfuscation" },
+    { "\"logit_bias\": {\"a\": 1}", "logit_bias" },
+    { "\"logit_bias\": {\"-1\": 1}", "logit_bias" },
+    { "\"logit_bias\": {\"05\": 1}", "logit_bias" },
+    { "\"logit_bias\": {\"1000\": 1}", "logit_bias" },
+    { "\"logit_bias\": {\"5\": \"1\"}", "logit_bias" },
+    { "\"logit_bias\": {\"5\": 10001}", "logit_bias" },
+    { "\"logit_bias\": {\"5\": 1e300}", "logit_bias" },
+    { "\"stop\": \"\"", "stop" },
+    { "\"stop\": [\"a\", 1]", "stop" },
+    { "\"session\": \"\"", "session" },
+    { "\"session\": \"a/b\"", "session" },
+    { "\"session\": \"a\\u0000\"", "session" },
+    { "\"metadata\": {\"a\": 1}", "metadata" },
+    { "\"modalities\": [\"text\", \"audio\"]", "modalities" },
+    { "\"service_tier\": \"flex\"", "service_tier" },
+};
+
 static void numbers(void)
 {
     struct gm_request r;
-    static const char *const wrong[][2] = {
-        { "\"temperature\": -0.1", "temperature" },
-        { "\"temperature\": 1e-7", "temperature" },
-        { "\"temperature\": 1e-60", "temperature" },
-        { "\"temperature\": 1e200", "temperature" },
-        { "\"temperature\": \"1\"", "temperature" },
-        { "\"top_p\": 0", "top_p" },
-        { "\"top_p\": 1.01", "top_p" },
-        { "\"top_k\": -2", "top_k" },
-        { "\"top_k\": 1025", "top_k" },
-        { "\"top_k\": 1.5", "top_k" },
-        { "\"repetition_penalty\": 0", "repetition_penalty" },
-        { "\"repetition_penalty\": 1.1, \"repeat_penalty\": 1.2", "repeat_penalty" },
-        { "\"presence_penalty\": 101", "presence_penalty" },
-        { "\"max_tokens\": 0", "max_tokens" },
-        { "\"max_tokens\": 1e10", "max_tokens" },
-        { "\"max_tokens\": 5, \"max_completion_tokens\": 6", "max_tokens" },
-        { "\"n\": 0", "n" },
-        { "\"n\": 17", "n" },
-        { "\"n\": 2, \"session\": \"a\"", "n" },
-        { "\"seed\": 1.5", "seed" },
-        { "\"seed\": 1e300", "seed" },
-        { "\"logprobs\": 1", "logprobs" },
-        { "\"top_logprobs\": 2", "top_logprobs" },
-        { "\"top_logprobs\": 2, \"logprobs\": false", "top_logprobs" },
-        { "\"top_logprobs\": 21, \"logprobs\": true", "top_logprobs" },
-        { "\"stream_options\": {}", "stream_options" },
-        { "\"stream\": true, \"stream_options\": {\"x\": 1}", "stream_options.x" },
-        { "\"stream\": true, \"stream_options\": {\"include_usage\": 1}",
-          "stream_options.include_usage" },
-        { "\"stream\": true, \"stream_options\": {\"include_obfuscation\": true}",
-          "stream_options.include_obfuscation" },
-        { "\"logit_bias\": {\"a\": 1}", "logit_bias" },
-        { "\"logit_bias\": {\"-1\": 1}", "logit_bias" },
-        { "\"logit_bias\": {\"05\": 1}", "logit_bias" },
-        { "\"logit_bias\": {\"1000\": 1}", "logit_bias" },
-        { "\"logit_bias\": {\"5\": \"1\"}", "logit_bias" },
-        { "\"logit_bias\": {\"5\": 10001}", "logit_bias" },
-        { "\"logit_bias\": {\"5\": 1e300}", "logit_bias" },
-        { "\"stop\": \"\"", "stop" },
-        { "\"stop\": [\"a\", 1]", "stop" },
-        { "\"session\": \"\"", "session" },
-        { "\"session\": \"a/b\"", "session" },
-        { "\"session\": \"a\\u0000\"", "session" },
-        { "\"metadata\": {\"a\": 1}", "metadata" },
-        { "\"modalities\": [\"text\", \"audio\"]", "modalities" },
-        { "\"service_tier\": \"flex\"", "service_tier" },
-    };
     limits.vocab = 1000;
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < sizeof wrong_values / sizeof wrong_values[0]; i++) {
         char body[512];
-        snprintf(body, sizeof body, "{" MSG ", %s}", wrong[i][0]);
-        refused(GM_API_CHAT, body, 400, wrong[i][1]);
+        snprintf(body, sizeof body, "{" MSG ", %s}", wrong_values[i][0]);
+        refused(GM_API_CHAT, body, 400, wrong_values[i][1]);
     }
     limits.vocab = 0;
     refused(GM_API_CHAT, CHAT("\"model\": \"\""), 404, "model");

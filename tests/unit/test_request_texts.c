@@ -167,12 +167,15 @@ static void responses(void)
         { "\"input\": [{\"role\": \"tool\", \"content\": \"a\"}]", "input[0].role" },
         { "\"input\": [{\"role\": \"user\", \"content\": [{\"type\": \"input_image\"}]}]",
           "input[0].content[0]" },
+        { "\"input\": [{\"role\": \"user\", \"content\": [{\"type\": \"input_text\", \"text\": "
+          "\"a\", \"b\": 1}]}]",
+          "input[0].content[0].b" },
         { "\"input\": [{\"role\": \"user\", \"content\": \"a\", \"name\": \"n\"}]",
           "input[0].name" },
         { "\"input\": \"a\", \"include\": [\"reasoning.encrypted_content\"]", "include[0]" },
         { "\"input\": \"a\", \"previous_response_id\": \"a b\"", "previous_response_id" },
         { "\"input\": \"a\", \"stream\": true, \"stream_options\": {\"include_usage\": true}",
-          "stream_options.include_usage" },
+          "stream_options" },
         { "\"input\": \"a\", \"messages\": []", "messages" },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
