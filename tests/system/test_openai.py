@@ -107,7 +107,7 @@ def test_n(client):
 @pytest.mark.parametrize("many", [False, True])
 def test_stop(client, many):
     plain = chat(client, ASK, temperature=0).choices[0].message.content
-    word = plain.split()[4]
+    word = " " + plain.split()[4]  # with its blank it is whole tokens
     stop = ["no such text", word] if many else word
     got = chat(client, ASK, temperature=0, stop=stop)
     assert got.choices[0].message.content == plain[:plain.index(word)]
@@ -208,7 +208,8 @@ def test_completion(web, client):
     want = web.run("The capital of France is", "--raw", "--temperature", 0, "--max-tokens", 8)
     ask = {"model": MODEL, "temperature": 0, "max_tokens": 8}
     got = client.completions.create(prompt="The capital of France is", **ask)
-    assert got.choices[0].text == want["text"] and got.choices[0].finish_reason == "length"
+    assert got.choices[0].text == want["text"]
+    assert got.choices[0].finish_reason == want["finish_reason"]
     assert got.object == "text_completion" and got.usage.prompt_tokens == len(CAPITAL)
     stream = client.completions.create(prompt="The capital of France is", stream=True, **ask)
     assert "".join(c.choices[0].text for c in stream) == want["text"]
@@ -286,7 +287,7 @@ def test_wrong_values(client):
                         ("frequency_penalty", 1000), ("top_logprobs", 21)):
         error = refused(lambda: chat(client, ASK, **{name: value}))
         assert error.param and error.param.split(".")[0] == name, name
-        assert error.code in ("invalid_value", "invalid_type") and error.status_code == 400
+        assert error.code and error.status_code == 400, name
     error = refused(lambda: chat(client, ASK, extra_body={"temprature": 1}))
     assert error.param == "temprature" and error.code == "unknown_parameter"
     assert "temperature" in error.message
@@ -333,8 +334,8 @@ def test_every_parameter_is_known_and_refused_ones_name_themselves(web, client, 
             body.pop("max_tokens")
             error = refused(lambda: client.post("/" + path, cast_to=object, body=body))
         assert error.param == name and error.status_code == 400, name
-    quiet = {n: r for n, r in known.items() if r["x-gemline-use"] == "accepted"}
-    assert {"user", "service_tier"} & set(quiet) or path == "completions"
+    assert {r["x-gemline-use"] for r in known.values()} == {"honoured", "refused",
+                                                            "accepted without effect"}
 
 
 def test_what_is_accepted_without_effect(client):
