@@ -19,10 +19,11 @@ enum {
     GM_CLI_WRONG_USE = 2,
     GM_CLI_INPUT_BYTES_MAX = 64 << 20, /* a file or stdin, in all */
     GM_CLI_PROCS_MAX = GM_CUT_SHARDS_MAX + 5,
-    GM_CLI_HTTP_MAX = 80, /* bytes of ADDR:PORT */
+    GM_CLI_HTTP_MAX = 80,    /* bytes of ADDR:PORT */
     GM_CLI_RESTARTS_MAX = 5, /* within GM_CLI_RESTARTS_MS: the process is given up */
     GM_CLI_RESTARTS_MS = 60000,
     GM_CLI_GRACE_MS = 10000, /* from SIGTERM to SIGKILL */
+    GM_CLI_DRAIN_MS = 30000, /* the same of the gateway: answers that run end first */
     GM_CLI_CALL_MS = 30000,
     GM_CLI_ID_MAX = 64, /* bytes of a session id */
 };

@@ -249,7 +249,7 @@ static void rank_signal(struct gm_state *st, int rank, int sig)
 void gm_state_stop(struct gm_state *st)
 {
     for (int rank = 0; rank < STOP_RANKS; rank++) {
-        const int64_t until = gm_now_ms() + GM_CLI_GRACE_MS;
+        const int64_t until = gm_now_ms() + (rank == 0 ? GM_CLI_DRAIN_MS : GM_CLI_GRACE_MS);
         rank_signal(st, rank, SIGTERM);
         while (rank_alive(st, rank) && gm_now_ms() < until)
             gm_sleep_ms(POLL_MS);

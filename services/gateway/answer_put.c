@@ -103,6 +103,19 @@ void gm_put_bool(struct gm_put *p, const char *key, bool value)
     gm_put_text(p, value ? "true" : "false");
 }
 
+size_t gm_number_point(char *text, size_t n)
+{
+    size_t kept = 0;
+    bool gap = false; /* a locale's point may have several bytes */
+    for (size_t i = 0; i < n; i++) {
+        const bool plain = memchr("0123456789+-e", text[i], 13) != NULL;
+        if (plain || !gap)
+            text[kept++] = plain ? text[i] : '.';
+        gap = !plain;
+    }
+    return kept;
+}
+
 void gm_put_digits(struct gm_put *p, double value, int digits, const char *other)
 {
     char text[NUMBER_MAX];
@@ -111,15 +124,7 @@ void gm_put_digits(struct gm_put *p, double value, int digits, const char *other
         return;
     }
     const int n = snprintf(text, sizeof text, "%.*g", digits, value);
-    size_t kept = 0;
-    bool gap = false; /* a locale's decimal point may have several bytes */
-    for (int i = 0; i < n; i++) {
-        const bool plain = strchr("0123456789+-e", text[i]) != NULL;
-        if (plain || !gap)
-            text[kept++] = plain ? text[i] : '.';
-        gap = !plain;
-    }
-    gm_put_bytes(p, text, kept);
+    gm_put_bytes(p, text, gm_number_point(text, (size_t)n));
 }
 
 void gm_put_number(struct gm_put *p, double value, const char *other)

@@ -47,6 +47,10 @@ void gm_put_optional(struct gm_put *p, const char *key, const char *text);
 void gm_put_count(struct gm_put *p, const char *key, int64_t value);
 void gm_put_bool(struct gm_put *p, const char *key, bool value);
 
+/* Makes printf's number the C locale's: what is no digit, sign or exponent becomes one point.
+ * Returns the new length.                                                                       */
+size_t gm_number_point(char *text, size_t n);
+
 /* Significant digits with a point whatever the locale; `other` for infinities and NaN. */
 enum { GM_FLOAT_DIGITS = 9, GM_DOUBLE_DIGITS = 15 };
 void gm_put_digits(struct gm_put *p, double value, int digits, const char *other);

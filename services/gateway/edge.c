@@ -9,12 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/net/follow.h"
-
 static const char no_job[] = "the gateway works on all the requests it may; try again in a moment";
 static const char draining[] = "the server is being stopped; try again in a moment";
 
-/* ---- the pipeline ----------------------------------------------------------------------------- */
+/* ---- the pipeline -----------------------------------------------------------------------------
+ */
 
 /* The system_fingerprint: equal ones mean equal bits. */
 static void name_bits(struct gm_gateway *g)
@@ -71,6 +70,8 @@ enum gm_status gm_gateway_open(struct gm_gateway *g, const char *secret_path, st
     enum gm_status rc = gm_endpoint(g->orchestrator, g->run_dir, "orchestrator", 0, err);
     if (rc == GM_OK)
         rc = gm_idmap_open(&g->serials, 64, GM_JOBS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_follows_open(&g->follows, g->base.bus, g->base.rpc, g->orchestrator, err);
     return rc == GM_OK ? gm_keys_open(g, secret_path, err) : rc;
 }
 
@@ -81,6 +82,7 @@ void gm_gateway_close(struct gm_gateway *g)
         gm_job_end(g->jobs);
     }
     gm_keys_close(g);
+    gm_follows_close(&g->follows);
     gm_idmap_close(&g->serials);
     gm_vocab_close(&g->vocab);
 }
@@ -91,12 +93,12 @@ void gm_gateway_tick(struct gm_gateway *g)
         ask_info(g);
     gm_keys_tick(g);
     gm_turns_tick(g);
-    (void)gm_follow_tick(g->base.rpc);
+    g->follow_ms = gm_follows_tick(g->follows);
 }
 
 int gm_gateway_next_ms(struct gm_gateway *g)
 {
-    const int follow = gm_follow_tick(g->base.rpc);
+    const int follow = g->follow_ms;
     int64_t ms = g->asked_ms + info_pause_ms(g) - gm_now_ms();
     if (ms < 1)
         ms = 1;
@@ -121,7 +123,8 @@ void gm_gateway_health(void *self, Gm__HealthReply *h)
     h->sessions = (uint32_t)g->admission.running;
 }
 
-/* ---- a request's headers ---------------------------------------------------------------------- */
+/* ---- a request's headers ----------------------------------------------------------------------
+ */
 
 static void on_gone(void *user)
 {
@@ -152,8 +155,7 @@ static bool guard(struct gm_job *j, struct gm_problem *why)
     struct gm_gateway *g = j->g;
     struct gm_exchange *x = j->x;
     const struct gm_guard rules = { g->address, g->local, g->origins };
-    const struct gm_guarded said = { gm_exchange_header(x, "Host"),
-                                     gm_exchange_header(x, "Origin"),
+    const struct gm_guarded said = { gm_exchange_header(x, "Host"), gm_exchange_header(x, "Origin"),
                                      gm_exchange_header(x, "Sec-Fetch-Site") };
     bool listed = false;
     const char *refused = gm_guard_check(&rules, &said, &listed);
@@ -200,7 +202,8 @@ static void check(void *self, struct gm_exchange *x)
     }
 }
 
-/* ---- a whole request -------------------------------------------------------------------------- */
+/* ---- a whole request --------------------------------------------------------------------------
+ */
 
 static void parse_and_begin(struct gm_job *j)
 {

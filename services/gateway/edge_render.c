@@ -13,7 +13,7 @@ enum { EVENT_JSON_MAX = 1 << 20, CUT_TOKENS = 8 };
 static struct gm_answer_meta meta_of(const struct gm_job *j)
 {
     return (struct gm_answer_meta){ .form = j->req.api == GM_API_COMPLETION ? GM_ANSWER_TEXT
-                                                                           : GM_ANSWER_CHAT,
+                                                                            : GM_ANSWER_CHAT,
                                     .id = j->id,
                                     .created = j->created_s,
                                     .model = j->g->model,
@@ -56,7 +56,8 @@ static struct gm_timings timings_of(const struct gm_job *j, const struct gm_usag
                                 .ttft_ms = ttft };
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events -----------------------------------------------------------------------------------
+ */
 
 /* One event with the JSON, which is emptied. id < 0: none. */
 static void send_event(struct gm_job *j, const char *name, int64_t id, struct gm_buf *json)
@@ -188,9 +189,7 @@ void gm_render_tokens(struct gm_run *r)
 void gm_render_ended(struct gm_run *r)
 {
     struct gm_job *j = r->job;
-    const struct gm_choice c = {
-        .index = r->index, .text = "", .finish = r->finish, .at = &r->at
-    };
+    const struct gm_choice c = { .index = r->index, .text = "", .finish = r->finish, .at = &r->at };
     if (!j->req.stream)
         return;
     begin_stream(j);
@@ -202,7 +201,8 @@ void gm_render_ended(struct gm_run *r)
         send_chunk(r, GM_CHUNK_LAST, &c);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------
+ */
 
 static void end_stream(struct gm_job *j)
 {

@@ -31,7 +31,8 @@ static void answer_or_fail(struct gm_job *j, enum gm_status rc, struct gm_buf *j
     gm_job_fail_err(j, &err);
 }
 
-/* ---- one session ------------------------------------------------------------------------------ */
+/* ---- one session ------------------------------------------------------------------------------
+ */
 
 static enum gm_status put_session(const struct gm_job *j, const Gm__SessionReply *r,
                                   struct gm_buf *json)
@@ -87,7 +88,8 @@ static void on_removed(struct gm_job *j, const ProtobufCMessage *body, const str
         answer_or_fail(j, gm_answer_deleted(&json, j->path.id, "session.deleted", NULL), &json);
 }
 
-/* ---- the list --------------------------------------------------------------------------------- */
+/* ---- the list ---------------------------------------------------------------------------------
+ */
 
 static void on_list(struct gm_job *j, const ProtobufCMessage *body, const struct gm_err *err)
 {

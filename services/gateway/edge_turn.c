@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/net/follow.h"
 #include "services/gateway/edge.h"
 
 enum {
@@ -18,7 +17,8 @@ enum {
     ANSWER_BYTES_MAX = 32 << 20, /* text of one answer */
 };
 
-/* ---- memory of a run -------------------------------------------------------------------------- */
+/* ---- memory of a run --------------------------------------------------------------------------
+ */
 
 static void run_free(struct gm_run *r)
 {
@@ -67,13 +67,14 @@ static bool keep_token(struct gm_run *r, const Gm__Token *t)
         return false;
     for (size_t i = 0; i < t->n_top; i++)
         top[i] = (struct gm_top){ t->top[i]->id, t->top[i]->logprob };
-    r->tokens[r->n_tokens++] = (struct gm_answer_token){
-        t->id, t->has_logprob, t->has_logprob ? t->logprob : 0.0f, (uint32_t)t->n_top, top
-    };
+    r->tokens[r->n_tokens++] =
+        (struct gm_answer_token){ t->id, t->has_logprob, t->has_logprob ? t->logprob : 0.0f,
+                                  (uint32_t)t->n_top, top };
     return true;
 }
 
-/* ---- what comes of a turn --------------------------------------------------------------------- */
+/* ---- what comes of a turn ---------------------------------------------------------------------
+ */
 
 static bool begin_run(struct gm_run *r);
 
@@ -169,8 +170,7 @@ static void run_over(struct gm_run *r)
         begin_siblings(r);
         return;
     }
-    j->g->metrics.finished[strcmp(r->finish, "stop") == 0 ? GM_FINISH_STOP
-                                                                              : GM_FINISH_LENGTH]++;
+    j->g->metrics.finished[strcmp(r->finish, "stop") == 0 ? GM_FINISH_STOP : GM_FINISH_LENGTH]++;
     gm_histogram_add(&j->g->metrics.request, (double)(gm_now_us() - j->begun_us) / 1e6);
     gm_render_done(j);
 }
@@ -201,7 +201,8 @@ static void on_end(void *ctx, const struct gm_err *err)
     }
 }
 
-/* ---- asking for a turn ------------------------------------------------------------------------ */
+/* ---- asking for a turn ------------------------------------------------------------------------
+ */
 
 /* The other choices' noise: a function of the seed and the choice; the first has the seed's own. */
 static uint64_t seed_of(const struct gm_job *j, uint32_t choice)
@@ -251,8 +252,8 @@ static void put_sampling(struct asking *a, const struct gm_request *req, uint64_
     s->n_bias = p->n_bias;
     s->bias = a->bias_at;
     for (uint32_t i = 0; i < p->n_stops; i++)
-        a->stops[i] = (ProtobufCBinaryData){ p->stops[i].len,
-                                             (uint8_t *)(uintptr_t)p->stops[i].bytes };
+        a->stops[i] =
+            (ProtobufCBinaryData){ p->stops[i].len, (uint8_t *)(uintptr_t)p->stops[i].bytes };
     s->n_stops = p->n_stops;
     s->stops = a->stops;
 }
@@ -284,12 +285,7 @@ static bool begin_run(struct gm_run *r)
     struct gm_job *j = r->job;
     struct gm_gateway *g = j->g;
     struct gm_err err = GM_ERR_NONE;
-    const struct gm_follow_to to = { .rpc = g->base.rpc,
-                                     .bus = g->base.bus,
-                                     .endpoint = g->orchestrator,
-                                     .event = on_event,
-                                     .end = on_end,
-                                     .ctx = r };
+    const struct gm_follow_to to = { on_event, on_end, r, 0 };
     gm__start_request__init(&a.r);
     a.r.turn = r->turn;
     a.r.tenant = j->tenant;
@@ -302,14 +298,15 @@ static bool begin_run(struct gm_run *r)
     a.r.patience_ms = GM_PATIENCE_MS;
     r->begun = true;
     r->again_ms = 0;
-    r->follow = gm_follow_start(&to, &a.r, &err);
+    r->follow = gm_follow_start(g->follows, &to, &a.r, &err);
     if (r->follow)
         return true;
     gm_job_fail_err(j, &err);
     return false;
 }
 
-/* ---- room ------------------------------------------------------------------------------------- */
+/* ---- room -------------------------------------------------------------------------------------
+ */
 
 /* Begins each prompt's first choice; the job may be gone after it. */
 void gm_turns_start(struct gm_job *j)
@@ -381,7 +378,8 @@ void gm_turns_tick(struct gm_gateway *g)
     }
 }
 
-/* ---- the same request again ------------------------------------------------------------------- */
+/* ---- the same request again -------------------------------------------------------------------
+ */
 
 /* What names the turns of an Idempotency-Key: 32 hex digits of its hash with the tenant. */
 void gm_turns_hash(char out[GM_HASH_HEX], const char *tenant, const void *bytes, size_t n)
@@ -429,8 +427,7 @@ static void ask_idempotency(struct gm_job *j, const char *key)
     char name[192], value[96], ttl[16];
     gm_turns_hash(j->idempotency, j->tenant, key, strlen(key));
     snprintf(name, sizeof name, "gm:idem:{%s}:%s", j->tenant, j->idempotency);
-    snprintf(value, sizeof value, "%llu:%s", (unsigned long long)j->seed,
-             j->body_hash);
+    snprintf(value, sizeof value, "%llu:%s", (unsigned long long)j->seed, j->body_hash);
     snprintf(ttl, sizeof ttl, "%d", IDEMPOTENCY_TTL_S);
     const char *argv[] = { "EVAL", SCRIPT, "1", name, value, ttl };
     const size_t lens[] = { 4, sizeof SCRIPT - 1, 1, strlen(name), strlen(value), strlen(ttl) };
@@ -438,7 +435,8 @@ static void ask_idempotency(struct gm_job *j, const char *key)
     (void)gm_job_redis(j, on_idempotency, 6, argv, lens);
 }
 
-/* ---- a request -------------------------------------------------------------------------------- */
+/* ---- a request --------------------------------------------------------------------------------
+ */
 
 static bool make_runs(struct gm_job *j)
 {
@@ -539,19 +537,14 @@ void gm_turns_pick_up(struct gm_job *j, const char *session, uint32_t from)
         return;
     }
     struct gm_run *run = &j->runs[0];
-    const struct gm_follow_to to = { .rpc = g->base.rpc,
-                                     .bus = g->base.bus,
-                                     .endpoint = g->orchestrator,
-                                     .event = on_event,
-                                     .end = on_end,
-                                     .ctx = run };
+    const struct gm_follow_to to = { on_event, on_end, run, 0 };
     r.turn = (char *)"";
     r.from = from;
     r.tenant = j->tenant;
     r.session = j->req.session;
     run->begun = true;
     run->n = from; /* ids of events go on counting */
-    run->follow = gm_follow_resume(&to, &r, &err);
+    run->follow = gm_follow_resume(g->follows, &to, &r, NULL, &err);
     if (!run->follow)
         gm_job_fail_err(j, &err);
 }

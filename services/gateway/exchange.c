@@ -88,7 +88,8 @@ const char *gm_exchange_cookie(const struct gm_exchange *x, const char *name)
     return MHD_lookup_connection_value(x->conn, MHD_COOKIE_KIND, name);
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------------------------------------
+ */
 
 static void watch(struct gm_exchange *x)
 {
@@ -251,7 +252,8 @@ enum MHD_Result gm_exchange_queue(struct gm_exchange *x)
     return rc;
 }
 
-/* ---- event streams ---------------------------------------------------------------------------- */
+/* ---- event streams ----------------------------------------------------------------------------
+ */
 
 void gm_exchange_stream(struct gm_exchange *x)
 {

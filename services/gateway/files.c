@@ -18,17 +18,25 @@
 
 EMBED(gm_file_index, "page/index.html")
 EMBED(gm_file_app, "page/app.js")
+EMBED(gm_file_api, "page/api.js")
+EMBED(gm_file_chat, "page/chat.js")
+EMBED(gm_file_markdown, "page/markdown.js")
 EMBED(gm_file_style, "page/style.css")
 
 const char gm_page_policy[] = "default-src 'none'; script-src 'self'; style-src 'self'; "
                               "connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
                               "base-uri 'none'; form-action 'none'";
 
+#define script "text/javascript; charset=utf-8"
+
 static const struct {
     const char *name, *type, *begin, *end;
 } table[] = {
     { "index.html", "text/html; charset=utf-8", gm_file_index_begin, gm_file_index_end },
-    { "app.js", "text/javascript; charset=utf-8", gm_file_app_begin, gm_file_app_end },
+    { "app.js", script, gm_file_app_begin, gm_file_app_end },
+    { "api.js", script, gm_file_api_begin, gm_file_api_end },
+    { "chat.js", script, gm_file_chat_begin, gm_file_chat_end },
+    { "markdown.js", script, gm_file_markdown_begin, gm_file_markdown_end },
     { "style.css", "text/css; charset=utf-8", gm_file_style_begin, gm_file_style_end },
 };
 

@@ -132,7 +132,8 @@ static void *on_uri(void *self, const char *uri, struct MHD_Connection *conn)
     return NULL;
 }
 
-/* ---- a request -------------------------------------------------------------------------------- */
+/* ---- a request --------------------------------------------------------------------------------
+ */
 
 static void refuse(struct gm_http *http, struct gm_exchange *x, int status, const char *sentence)
 {
@@ -157,9 +158,8 @@ static bool length_ok(struct gm_http *http, struct gm_exchange *x)
     }
     if (n > GM_HTTP_BODY_BYTES_MAX) {
         char text_max[128];
-        snprintf(text_max, sizeof text_max,
-                 "the body has %lld bytes, the limit is %d; send less", (long long)n,
-                 GM_HTTP_BODY_BYTES_MAX);
+        snprintf(text_max, sizeof text_max, "the body has %lld bytes, the limit is %d; send less",
+                 (long long)n, GM_HTTP_BODY_BYTES_MAX);
         refuse(http, x, MHD_HTTP_CONTENT_TOO_LARGE, text_max);
         return false;
     }
@@ -424,10 +424,10 @@ static int sooner(int a, int64_t b)
 
 int gm_http_next_ms(struct gm_http *http)
 {
-    static const int64_t limit[GM_CONN_STATES] = {
-        [GM_CONN_NEW] = GM_HTTP_HEADERS_MS, [GM_CONN_IDLE] = GM_HTTP_IDLE_MS,
-        [GM_CONN_HEADERS] = GM_HTTP_HEADERS_MS, [GM_CONN_BODY] = GM_HTTP_BODY_MS
-    };
+    static const int64_t limit[GM_CONN_STATES] = { [GM_CONN_NEW] = GM_HTTP_HEADERS_MS,
+                                                   [GM_CONN_IDLE] = GM_HTTP_IDLE_MS,
+                                                   [GM_CONN_HEADERS] = GM_HTTP_HEADERS_MS,
+                                                   [GM_CONN_BODY] = GM_HTTP_BODY_MS };
     unsigned long long wait = 0;
     int ms = -1;
     if (http->again)

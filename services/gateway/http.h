@@ -5,8 +5,8 @@
  * Does not:  know routes, keys or JSON (route.c, edge.c), or start threads.
  * Threads:   the loop thread only.
  *
- * A request that waits is suspended: libmicrohttpd then neither reads its socket nor counts time for
- * it, so this file watches the socket and keeps the deadlines.
+ * A request that waits is suspended: libmicrohttpd then neither reads its socket nor counts time
+ * for it, so this file watches the socket and keeps the deadlines.
  */
 #ifndef GM_GATEWAY_HTTP_H
 #define GM_GATEWAY_HTTP_H
@@ -46,9 +46,9 @@ struct gm_exchange {
     struct gm_buf body;        /* whole when `handle` is called */
     char id[GM_HTTP_ID_BYTES]; /* x-request-id: the client's, or made here */
     int64_t begun_ms;
-    int status;     /* of the answer; 0: none yet; 499: the client left before it */
-    bool streaming; /* an event stream was begun */
-    void *user;     /* the handler's */
+    int status;        /* of the answer; 0: none yet; 499: the client left before it */
+    bool streaming;    /* an event stream was begun */
+    void *user;        /* the handler's */
     const char *label; /* the handler's: a static name of the route, for counting */
     /* The client went away before the answer was complete; the exchange is gone after it returns.
      * Not called after gm_exchange_reply or gm_exchange_end. May be NULL. */

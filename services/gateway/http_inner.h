@@ -38,8 +38,8 @@ struct gm_conn_list {
 /* Events that wait for the reader: bytes, and the ends of the events in them. */
 struct gm_answer_queue {
     struct gm_buf bytes;
-    size_t at;       /* bytes the reader has taken */
-    uint32_t *ends;  /* owned: offsets behind each event; a ring would not pay: it empties quickly */
+    size_t at;      /* bytes the reader has taken */
+    uint32_t *ends; /* owned: offsets behind each event; a ring would not pay: it empties quickly */
     size_t n, first; /* ends in use, the first not taken */
     size_t cap;
     bool idle; /* the reader waits, suspended */

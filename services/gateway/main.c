@@ -13,7 +13,10 @@
 #include "services/gateway/listen.h"
 #include "services/gateway/openapi.h"
 
-enum { HTTP_FDS = 2, DRAIN_MS = 9000 };
+enum {
+    DRAIN_MS = 600000,     /* the longest drain: who wants it shorter sends a second signal */
+    DRAIN_QUIET_MS = 1000, /* after the last answer: clients that keep a connection hear 503 */
+};
 
 static const char *const default_address = "127.0.0.1:8080";
 
@@ -63,7 +66,8 @@ static const struct gm_program program = {
     .n_opts = sizeof opts / sizeof opts[0],
 };
 
-/* ---- where it listens ------------------------------------------------------------------------- */
+/* ---- where it listens -------------------------------------------------------------------------
+ */
 
 static enum gm_status address_path(const struct options *o, char out[GM_PATH_MAX],
                                    struct gm_err *err)
@@ -89,7 +93,8 @@ static enum gm_status open_socket(struct gm_gateway *g, const struct options *o,
     return rc == GM_OK ? rc : gm_listen(default_address, true, fd, g->address, err);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
 
 static int fill_fds(void *self, struct pollfd *fds, int max)
 {
@@ -155,8 +160,15 @@ static bool drain(void *self)
             gm_http_drain(g->http);
         gm_info("draining: %zu requests run", g->n_jobs);
     }
-    return !g->http || (g->n_jobs == 0 && gm_http_connections(g->http) == 0) ||
-           gm_now_ms() - g->draining_ms > DRAIN_MS;
+    if (!g->http)
+        return true;
+    if (g->n_jobs > 0)
+        g->quiet_ms = 0;
+    else if (!g->quiet_ms)
+        g->quiet_ms = gm_now_ms();
+    const bool quiet = g->quiet_ms && (gm_http_connections(g->http) == 0 ||
+                                       gm_now_ms() - g->quiet_ms > DRAIN_QUIET_MS);
+    return quiet || gm_now_ms() - g->draining_ms > DRAIN_MS;
 }
 
 static enum gm_status serve(struct gm_gateway *g, const struct options *o, struct gm_err *err)
@@ -193,8 +205,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
 static int print_api(enum print what)
 {
     struct gm_buf text = GM_BUF(GM_OPENAPI_BYTES_MAX);
-    const enum gm_status rc = what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL)
-                                                    : gm_openapi_markdown(&text, NULL);
+    const enum gm_status rc =
+        what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL) : gm_openapi_markdown(&text, NULL);
     const bool good = rc == GM_OK && fwrite(gm_buf_text(&text), 1, text.len, stdout) == text.len;
     gm_buf_free(&text);
     return good ? 0 : 1;
