@@ -15,7 +15,7 @@
 
 static const char ping[] = ": ping\n\n";
 static const char event_stream[] = "text/event-stream; charset=utf-8";
-enum { STATUS_GONE = 499, EVENT_BYTES_MAX = 4 << 20 };
+enum { STATUS_GONE = 499 };
 
 /* A client may name its request, in characters that are safe in a header and in a log. */
 static bool id_ok(const char *id)
@@ -300,7 +300,7 @@ void gm_exchange_event(struct gm_exchange *x, const char *text, size_t n)
     struct gm_answer_queue *q = x->queue;
     if (!x->streaming || x->ended || x->cut || n == 0)
         return;
-    if (n > EVENT_BYTES_MAX || !add_event(q, text, n)) {
+    if (n > GM_HTTP_EVENT_BYTES_MAX || !add_event(q, text, n)) {
         gm_warn("a reader is too slow for its answer id=%s", x->id);
         gm_exchange_gone(x);
     }

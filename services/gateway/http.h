@@ -23,7 +23,8 @@ enum {
     GM_HTTP_POOL_BYTES = 8192,           /* of one connection: bounds request line and headers */
     GM_HTTP_BODY_BYTES_MAX = 8 << 20,    /* one request's body: 413 */
     GM_HTTP_BODIES_BYTES_MAX = 64 << 20, /* bodies in flight over all connections: 503 */
-    GM_HTTP_ANSWER_BYTES_MAX = 16 << 20, /* what waits for a slow reader: then it is cut off */
+    GM_HTTP_ANSWER_BYTES_MAX = 32 << 20, /* what waits for a slow reader: then it is cut off */
+    GM_HTTP_EVENT_BYTES_MAX = 8 << 20,   /* one event of a stream */
     GM_HTTP_CHUNK_BYTES = 4096,          /* one event is one chunk, a longer one several */
     GM_HTTP_HEADERS_MS = 15000,          /* from a connection, or a request line, to all headers */
     GM_HTTP_BODY_MS = 30000,             /* from the headers to the end of the body: 408 */

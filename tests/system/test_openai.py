@@ -56,9 +56,9 @@ def tokens(web, text):
     ({"temperature": 0, "extra_body": {"ignore_eos": True}}, ("--temperature", 0, "--ignore-eos")),
 ], ids=lambda o: " ".join(map(str, o)) if isinstance(o, tuple) else "")
 def test_plain_streamed_and_run_are_equal(web, client, options, words):
-    want = web.run(QUESTION, *words, "--max-tokens", 40)
-    plain = chat(client, ASK, max_tokens=40, **options)
-    chunks = streamed(client, ASK, max_tokens=40, **options)
+    want = web.run(QUESTION, *words, "--max-tokens", 24)
+    plain = chat(client, ASK, max_tokens=24, **options)
+    chunks = streamed(client, ASK, max_tokens=24, **options)
     assert plain.choices[0].message.content == want["text"] == text_of(chunks)
     assert plain.choices[0].finish_reason == want["finish_reason"]
     assert chunks[-1].choices[0].finish_reason == want["finish_reason"]
@@ -186,7 +186,7 @@ def test_a_whole_history_each_time(web, client):
 
 def test_twenty_streams_at_once(web, client):
     def ask(i):
-        return {"model": MODEL, "max_tokens": 24, "seed": i, "messages":
+        return {"model": MODEL, "max_tokens": 12, "seed": i, "messages":
                 [{"role": "user", "content": "Story number %d, please." % i}]}
     want = [client.chat.completions.create(**ask(i)).choices[0].message.content
             for i in range(20)]

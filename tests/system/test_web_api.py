@@ -14,8 +14,6 @@ import time
 
 import pytest
 
-from conftest import free_port
-
 MODEL = "gemma3-270m"
 CAPITAL = [2, 818, 5279, 529, 7001, 563]  # <bos>The capital of France is
 STORY = [{"role": "user", "content": "Tell a long story about a lighthouse."}]
@@ -188,11 +186,12 @@ def test_an_event_is_a_chunk(web):
 
 
 def test_big_events_are_cut(web):
-    """20 alternatives of each token, and a prompt of 20 KB that is echoed."""
-    body = {"messages": STORY, "stream": True, "max_tokens": 12, "logprobs": True,
-            "top_logprobs": 20, "seed": 1}
-    for path, ask in ((CHAT, body), ("/v1/completions", {
-            "prompt": "sun and moon " * 1600, "echo": True, "stream": True, "max_tokens": 2})):
+    """20 alternatives of each token, and an echo of megabytes."""
+    echo = {"prompt": "sun and moon " * 500, "echo": True, "stream": True, "max_tokens": 0,
+            "logprobs": 40}
+    whole = web.post("/v1/completions", {**echo, "stream": False}).json()["choices"][0]
+    for path, ask in ((CHAT, {"messages": STORY, "stream": True, "max_tokens": 12, "seed": 1,
+                              "logprobs": True, "top_logprobs": 20}), ("/v1/completions", echo)):
         link = send(web, "POST", path, ask)
         with link, link.makefile("rb") as file:
             assert head_of(file)[0] == 200
@@ -200,14 +199,16 @@ def test_big_events_are_cut(web):
         assert all(len(c) <= 4096 for c in chunks)
         events = b"".join(chunks).split(b"\n\n")
         assert events[-2:] == [b"data: [DONE]", b""]
-        for event in events[:-2]:
-            json.loads(event.split(b"data: ", 1)[1])
+        parts = [json.loads(event.split(b"data: ", 1)[1])["choices"][0] for event in events[:-2]]
+    assert "".join(p["text"] for p in parts) == whole["text"] == echo["prompt"]
+    for name, values in whole["logprobs"].items():
+        assert [v for p in parts if p["logprobs"] for v in p["logprobs"][name]] == values, name
 
 
 def test_silence_is_filled_with_pings(up_web):
     line = up_web()
     shard = line.pids("shard")[0]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 400,
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
                                      "ignore_eos": True, "seed": 3})
     with link, link.makefile("rb") as file:
         assert head_of(file)[0] == 200
@@ -225,7 +226,7 @@ def test_silence_is_filled_with_pings(up_web):
     assert got[-1] == b"data: [DONE]\n\n"
     text = "".join(json.loads(c.split(b"data: ")[1])["choices"][0]["delta"].get("content") or ""
                    for c in got[:-1] if not c.startswith(b":"))
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 400, "--ignore-eos")
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")
     assert text == want["text"]
 
 
@@ -253,7 +254,7 @@ def test_metrics(web):
         values = {}
         for line in got.body.decode().splitlines():
             if not line.startswith("#"):
-                name, value = re.fullmatch(r"([a-z_:]+(?:\{[^}]*\})?) (\S+)", line).groups()
+                name, value = re.fullmatch(r'([a-z0-9_:]+(?:\{(?:[^"}]|"[^"]*")*\})?) (\S+)\', line).groups()
                 values[name] = float(value)
         return values
     before = read()
@@ -347,18 +348,16 @@ def test_listed_origins_the_default_port_and_off(home, model_file):
     home.cli("up", "--detach", "--http", "off", check=True)
     status = home.status()
     assert "http" not in status and "gateway" not in [p["role"] for p in status["processes"]]
-    for words in (["--http", "8080"], ["--http", "0.0.0.0:%d" % free_port()]):
-        home.cli("down", check=True)
-        done = home.cli("up", "--detach", *words)
-        assert done.returncode in (1, 2) and done.stderr.strip(), words
+    done = home.cli("up", "--detach", "--http", "8080")
+    assert done.returncode == 2 and "ADDR:PORT" in done.stderr
 
 
 # ---- its end ----------------------------------------------------------------------------------
 
 def test_draining_and_restart(up_web):
     line = up_web()
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 200, "--ignore-eos")["text"]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 200,
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")["text"]
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
                                      "ignore_eos": True, "seed": 3})
     idle = line.connect()
     idle.request("GET", "/health")
