@@ -18,6 +18,7 @@ MODEL = "gemma3-270m"
 CAPITAL = [2, 818, 5279, 529, 7001, 563]  # <bos>The capital of France is
 STORY = [{"role": "user", "content": "Tell a long story about a lighthouse."}]
 CHAT = "/v1/chat/completions"
+SAMPLE = re.compile(r'([a-z0-9_:]+(?:\{(?:[^"}]|"[^"]*")*\})?) (\S+)')  # a line of /metrics
 
 
 def said(text):
@@ -254,7 +255,7 @@ def test_metrics(web):
         values = {}
         for line in got.body.decode().splitlines():
             if not line.startswith("#"):
-                name, value = re.fullmatch(r'([a-z0-9_:]+(?:\{(?:[^"}]|"[^"]*")*\})?) (\S+)\', line).groups()
+                name, value = SAMPLE.fullmatch(line).groups()
                 values[name] = float(value)
         return values
     before = read()
