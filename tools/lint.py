@@ -78,7 +78,8 @@ LIBRARIES = (
     (r"cuda|nv|cublas|cooperative_groups", {"cuda"}),
     (r"xxhash\.h$", {"net", "model", "config", "service", "main", "edge", "client",
                      "orchestrator", "orchestrator-edge"}),
-    (r"sentencepiece|jansson|histedit|editline|microhttpd|curl/|turbojpeg|png\.h|webp/|sodium|zstd",
+    (r"sodium", {"base", "service", "main", "edge", "client"}),
+    (r"sentencepiece|jansson|histedit|editline|microhttpd|curl/|turbojpeg|png\.h|webp/|zstd",
      {"service", "main", "edge", "client"}),
     (r"CUnit/", set()),
 )

@@ -76,7 +76,8 @@ struct gm_up_options {
                     "model's)"),                                                                   \
           .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv_tokens, "kv-tokens",                                           \
-                    "tokens of all together (0: 4 x context)"),                                    \
+                    "tokens of all together (0: 256 x 2048, or what a "                            \
+                    "quarter of the free memory holds)"),                                          \
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
@@ -112,7 +113,8 @@ struct gm_settings {
     char http[GM_CLI_HTTP_MAX]; /* "ADDR:PORT", "auto" or "off" */
     char origins[1024];         /* "" or a list with commas */
     int64_t insecure;           /* 0 or 1 */
-    int64_t threads, context, kv_tokens, session_ttl_ms;
+    int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
+    int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;
 };
 
@@ -266,6 +268,7 @@ int gm_cmd_status(int argc, char **argv);
 int gm_cmd_run(int argc, char **argv);
 int gm_cmd_chat(int argc, char **argv);
 int gm_cmd_session(int argc, char **argv);
+int gm_cmd_key(int argc, char **argv);
 int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     { "run", "one answer to a prompt", gm_cmd_run },
     { "chat", "a conversation in the terminal", gm_cmd_chat },
     { "session", "list, show, undo, retry or remove conversations", gm_cmd_session },
+    { "key", "add, list or revoke API keys of the HTTP gateway", gm_cmd_key },
     { "tokenize", "text to token ids and back", gm_cmd_tokenize },
     { "score", "log-probabilities of a text", gm_cmd_score },
     { "plan", "a balanced cut of the layers", gm_cmd_plan },

@@ -21,6 +21,7 @@
 #include "services/gateway/answer.h"
 #include "services/gateway/guard.h"
 #include "services/gateway/http.h"
+#include "services/gateway/keyring.h"
 #include "services/gateway/listen.h"
 #include "services/gateway/metrics.h"
 #include "services/gateway/path.h"
@@ -34,8 +35,7 @@ enum {
     GM_JSON_BYTES_MAX = 128 << 20, /* one JSON answer */
     GM_JOBS_MAX = 4096,            /* requests being worked on */
     GM_AGAIN_MS = 100,             /* a turn that found no pages is begun again after this */
-    GM_HASH_HEX = 33,
-    GM_KEY_ID_MAX = 64, /* a hash of 16 bytes in hex digits, with the ending 0 */
+    GM_HASH_HEX = 33, /* a hash of 16 bytes in hex digits, with the ending 0 */
 };
 #define GM_LOCAL_TENANT "local"
 
@@ -72,7 +72,7 @@ struct gm_job {
     struct gm_exchange *x; /* NULL: the client left */
     struct gm_path path;
     char tenant[GM_TENANT_MAX + 1];
-    char key_id[GM_KEY_ID_MAX + 1]; /* "": none */
+    char key_id[GM_KEY_ID_DIGITS + 1]; /* "": none */
     struct gm_request req;
     struct gm_buf messages;    /* of the whole conversation, where it is not the request's own */
     char id[GM_ID_BYTES + 16]; /* of the answer: "chatcmpl-..." */
@@ -114,7 +114,7 @@ struct gm_gateway {
     char numerics[256], waiting_for[128];
     char fingerprint[24]; /* names the bits of an answer: a hash of the numerics id */
     int64_t asked_ms, started_s;
-    int follow_ms; /* until the followed turns must be looked after; -1: never */
+    int store_ms, follow_ms; /* until the followed turns must be looked after; -1: never */
     /* requests */
     struct gm_job *jobs, *jobs_last; /* oldest first */
     size_t n_jobs;
@@ -123,22 +123,19 @@ struct gm_gateway {
     struct gm_admission admission;
     /* keys */
     struct gm_keyring *keys;
-    bool keys_known, keys_asking;
+    bool keys_asking;
     int64_t keys_asked_ms;
     struct gm_metrics metrics;
     int64_t shard_us[GM_METRICS_SHARDS_MAX]; /* when each was asked last */
 };
 
 /* ---- edge.c ---- */
-enum gm_status gm_gateway_open(struct gm_gateway *g, const char *secret_path, struct gm_err *err);
+enum gm_status gm_gateway_open(struct gm_gateway *g, const char *home, struct gm_err *err);
 void gm_gateway_close(struct gm_gateway *g);
 struct gm_http_hooks gm_gateway_hooks(struct gm_gateway *g);
 void gm_gateway_tick(struct gm_gateway *g);
 int gm_gateway_next_ms(struct gm_gateway *g);
 void gm_gateway_health(void *self, Gm__HealthReply *health);
-/* *open: requests may be taken now. A failure says why they never may (no keys, and an address
- * beyond this machine). */
-enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_err *err);
 
 /* ---- edge_job.c: the life of a request ---- */
 struct gm_job *gm_job_new(struct gm_gateway *g, struct gm_exchange *x);
@@ -211,9 +208,13 @@ void gm_sessions_begin(struct gm_job *j); /* any route of sessions */
 void gm_info_begin(struct gm_job *j); /* models, health, ready, metrics, openapi.json, the page */
 
 /* ---- edge_key.c ---- */
-enum gm_status gm_keys_open(struct gm_gateway *g, const char *secret_path, struct gm_err *err);
+/* *open: requests may be taken now. A failure says why they never may (no keys, and an address
+ * beyond this machine). */
+enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_err *err);
+enum gm_status gm_keys_open(struct gm_gateway *g, const char *home, struct gm_err *err);
 void gm_keys_close(struct gm_gateway *g);
 void gm_keys_tick(struct gm_gateway *g);
+int64_t gm_keys_next_ms(const struct gm_gateway *g);
 /* Finds out who asks; false: refused, the job is gone. `then` may run later. */
 void gm_keys_check(struct gm_job *j, void (*then)(struct gm_job *j));
 /* Gives a browser that has none the cookie that is its tenant. */

@@ -28,6 +28,12 @@ static void run_free(struct gm_run *r)
     gm_buf_free(&r->text);
 }
 
+/* What a turn cost, against its key's day; a prompt counts once for all its choices. */
+static void charge(const struct gm_run *r)
+{
+    gm_keys_charge(r->job, r->n + (r->choice == 0 ? r->prompt_tokens : 0));
+}
+
 void gm_turns_drop(struct gm_job *j)
 {
     struct gm_gateway *g = j->g;
@@ -39,6 +45,8 @@ void gm_turns_drop(struct gm_job *j)
             gm_follow_let(f);
         else if (f)
             gm_follow_leave(f);
+        if (r->started && !r->ended)
+            charge(r);
         if (j->admitted && !r->ended)
             gm_admission_end(&g->admission, gm_now_ms());
         run_free(r);
@@ -164,7 +172,7 @@ static void run_over(struct gm_run *r)
     j->n_ended++;
     if (j->admitted)
         gm_admission_end(&j->g->admission, gm_now_ms());
-    gm_keys_charge(j, r->n);
+    charge(r);
     gm_render_ended(r);
     if (j->n_ended < j->n_runs) {
         begin_siblings(r);

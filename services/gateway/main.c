@@ -21,7 +21,7 @@ enum {
 static const char *const default_address = "127.0.0.1:8080";
 
 struct options {
-    const char *run_dir, *redis, *secret, *model, *http, *origins;
+    const char *run_dir, *home, *redis, *model, *http, *origins;
     int64_t index;
     bool insecure;
     int32_t print;
@@ -37,8 +37,8 @@ enum print { PRINT_NOTHING, PRINT_OPENAPI, PRINT_MARKDOWN };
 
 static const struct gm_opt opts[] = {
     TEXT("run-dir", run_dir, "DIR", "run directory: sockets and the vocabulary file"),
+    TEXT("home", home, "DIR", "where the file key-secret lies (default: the run directory)"),
     TEXT("redis", redis, "PATH", "Redis's Unix socket: keys and stored responses"),
-    TEXT("key-secret", secret, "FILE", "what the hashes of API keys are keyed with"),
     TEXT("model", model, "NAME", "the name under which the model is served"),
     TEXT("http", http, "ADDR:PORT", "where to listen, or auto"),
     TEXT("origins", origins, "LIST", "origins of web pages that may use it"),
@@ -197,7 +197,7 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     if (rc == GM_OK)
         rc = gm_service_open(&g->base, err);
     if (rc == GM_OK)
-        rc = gm_gateway_open(g, o->secret, err);
+        rc = gm_gateway_open(g, o->home ? o->home : o->run_dir, err);
     return rc == GM_OK ? gm_service_run(&g->base, err) : rc;
 }
 
