@@ -66,7 +66,6 @@ static void test_find(void)
     CU_ASSERT_EQUAL(gm_keyring_find(ring, token.text, 20, T0, &got), GM_KEYRING_UNKNOWN);
 }
 
-/* A wrong secret is refused at once, not asked for again, however often: no work for Redis. */
 static void test_expiry(void)
 {
     struct token token;
