@@ -124,6 +124,9 @@ $(B)/%.o: %.c | $(GENC)
 $(B)/%.o: %.cc | $(GENC)
 	@mkdir -p $(@D) && echo "c++  $<" && $(CXX) $(CXXFLAGS) -c -o $@ $<
 
+# The web page lies inside the program.
+$(B)/services/gateway/files.o: $(wildcard services/gateway/page/*)
+
 $(B)/lib/libgmkernels.a: $(call obj,$(KERNELS))
 $(B)/lib/libgmbase.a:    $(call obj,$(BASEC))
 $(B)/lib/libgmmodel.a:   $(call obj,$(MODELC))

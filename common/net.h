@@ -10,6 +10,8 @@
 #include "common/common.h"
 #include "common/net/bus.h"
 #include "common/net/client.h"
+#include "common/net/follow.h"
+#include "common/net/keys.h"
 #include "common/net/rpc.h"
 #include "common/net/service.h"
 #include "common/net/store.h"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers.
+# check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
+# fuzzing.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
 # Does not:  touch build/bin (it keeps pointing at the build that `make` made) or load a model.
@@ -40,6 +41,7 @@ step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
+step "fuzzing" bash tools/fuzz.sh 20
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'check: failed:'

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # run-system.sh - runs the tests of the running system.   usage: run-system.sh [pytest's options]
 #
-# Owns:      which Python runs them (Debian's, which has python3-pytest), where the results go.
+# Owns:      which Python runs them (Debian's, which has python3-pytest, in build/venv), where the
+#            results go.
 # Does not:  set time limits (tests/system/conftest.py does) or stop at the first failure.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-python=/usr/bin/python3
-[ -x "$python" ] || python=python3
+bash tools/test-venv.sh || exit 1
+python=build/venv/bin/python # Debian's, with the official client and a browser's driver
 unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 mkdir -p build
 GEMLINE_PACK=$(mktemp -d) || exit 1 # packs of the tests' models, apart from the user's

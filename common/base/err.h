@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-/* One list gives the enum, the names and (later, in the gateway) the HTTP codes. */
+/* One list gives the enum and the names; services/gateway/problem.c has the HTTP codes. */
 #define GM_STATUS_LIST(X)                                                                          \
     X(OK, 0, "OK")                                                                                 \
     X(CANCELLED, 1, "CANCELLED")                                                                   \

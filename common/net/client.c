@@ -1,7 +1,7 @@
 /* client.c - blocking calls for a command line: see client.h.
  *
- * Owns:      the loop that waits for one call; the stream of a turn that survives the orchestrator.
- * Does not:  print, or know options.
+ * Owns:      the loop that waits for one call, one stream or one turn.
+ * Does not:  print, know options, or resume a turn (follow.c).
  */
 #include "common/net/client.h"
 
@@ -10,13 +10,11 @@
 
 #include "common/base/fs.h"
 #include "common/base/sys.h"
+#include "common/net/follow.h"
 #include "common/net/service.h"
 
 enum {
-    STEP_MS = 50,   /* at least so often idle() is called */
-    LOST_MS = 2000, /* no PONG for so long: the stream is taken for lost */
-    RETRY_MS = 100, /* between two attempts to resume */
-    GAPS_MAX = 10,  /* streams of one turn that may miss a position */
+    STEP_MS = 50, /* at least so often idle() is called */
 };
 
 struct gm_client {
@@ -140,13 +138,8 @@ struct flow {
     gm_client_item *item;
     void *ctx;
     bool done, stop; /* the stream ended; the caller wants to cancel */
-    bool finished;   /* a turn's finished event has come */
     uint64_t call;
-    uint32_t used;    /* items since credit was given last */
-    uint32_t have;    /* turn: position after the last token given on */
-    bool started;     /* turn: the started event was given on */
-    bool gap;         /* turn: a position is missing, the rest of this stream is not used */
-    int64_t alive_ms; /* turn: when its stream was last known to live */
+    uint32_t used; /* items since credit was given last */
     struct gm_err err;
 };
 
@@ -214,159 +207,51 @@ enum gm_status gm_client_stream(struct gm_client *c, const struct gm_client_to *
 /* ---- a turn
  * ------------------------------------------------------------------------------------------- */
 
-/* Gives on what the caller has not seen: each position once, in order, without gaps. */
-static void on_turn(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
+struct turn {
+    gm_client_item *item;
+    void *ctx;
+    bool done, stop; /* it ended; the caller wants to cancel */
+    struct gm_err err;
+};
+
+static void on_event(void *ctx, const Gm__TurnEvent *event)
 {
-    struct flow *f = ctx;
-    if (done) {
-        f->done = true;
-        f->err = *err;
-        return;
-    }
-    const Gm__TurnEvent *in = (const Gm__TurnEvent *)body;
-    Gm__TurnEvent event = *in;
-    if (f->gap || f->finished)
-        return;
-    bool any = in->progress != NULL;
-    if (in->started) {
-        event.started = f->started ? NULL : in->started;
-        any |= !f->started;
-        if (!f->started && f->have == 0)
-            f->have = in->started->prompt_tokens;
-        f->started = true;
-    }
-    size_t skip = 0;
-    while (skip < in->n_tokens && in->tokens[skip]->pos < f->have)
-        skip++;
-    size_t n = skip;
-    while (n < in->n_tokens && (f->have == 0 || in->tokens[n]->pos == f->have))
-        f->have = in->tokens[n++]->pos + 1;
-    event.tokens = in->tokens + skip;
-    event.n_tokens = n - skip;
-    any |= event.n_tokens > 0;
-    f->gap = n < in->n_tokens; /* what follows it, the end too, comes again with Resume */
-    if (f->gap)
-        event.finished = NULL;
-    f->finished = event.finished != NULL;
-    if ((any || f->finished) && !f->item(f->ctx, &event.base))
-        f->stop = true;
-    take_credit(f);
+    struct turn *t = ctx;
+    if (!t->item(t->ctx, &event->base))
+        t->stop = true;
 }
 
-/* Opens (or opens again) the stream of the turn. */
-static bool open_turn(struct gm_client *c, struct flow *f, const Gm__StartRequest *request,
-                      bool again, uint32_t timeout_ms)
+static void on_turn_end(void *ctx, const struct gm_err *err)
 {
-    struct gm_peer *peer = peer_of(c, "orchestrator", 0, &f->err);
-    Gm__ResumeRequest resume = GM__RESUME_REQUEST__INIT;
-    resume.turn = request->turn;
-    resume.tenant = request->tenant;
-    resume.from = f->have;
-    f->done = false;
-    f->err = GM_ERR_NONE;
-    f->used = 0;
-    f->gap = false;
-    if (peer && again)
-        f->call = gm_rpc_call(c->rpc,
-                              &(struct gm_call){ peer, "Orchestrator.Resume", &resume.base,
-                                                 &gm__turn_event__descriptor, timeout_ms,
-                                                 GM_STREAM_CREDIT, on_turn, f },
-                              &f->err);
-    else if (peer)
-        f->call = gm_rpc_call(c->rpc,
-                              &(struct gm_call){ peer, "Orchestrator.StartTurn", &request->base,
-                                                 &gm__turn_event__descriptor, timeout_ms,
-                                                 GM_STREAM_CREDIT, on_turn, f },
-                              &f->err);
-    return peer && f->call;
-}
-
-static void on_ignored(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
-{
-    (void)ctx;
-    (void)done;
-    (void)body;
-    (void)err;
-}
-
-static void ask_cancel(struct gm_client *c, const Gm__StartRequest *request)
-{
-    Gm__CancelRequest r = GM__CANCEL_REQUEST__INIT;
-    struct gm_peer *peer = peer_of(c, "orchestrator", 0, NULL);
-    r.turn = request->turn;
-    r.tenant = request->tenant;
-    if (peer)
-        gm_rpc_call(c->rpc,
-                    &(struct gm_call){ peer, "Orchestrator.Cancel", &r.base, &gm__empty__descriptor,
-                                       5000, 0, on_ignored, NULL },
-                    NULL);
-}
-
-/* Waits until the stream ends or is lost. True: lost (resume it). */
-static bool follow(struct gm_client *c, struct flow *f, const Gm__StartRequest *request,
-                   gm_client_idle *idle, bool *cancelled)
-{
-    uint64_t boot = 0, first = 0;
-    bool lost = false;
-    int64_t ping_ms = 0;
-    if (*cancelled)
-        ask_cancel(c, request); /* the first may have been lost with the orchestrator */
-    while (!f->done) {
-        const int64_t now = gm_now_ms();
-        if (now >= ping_ms) {
-            gm_rpc_ping(c->rpc, f->call);
-            ping_ms = now + GM_CLIENT_PING_MS;
-        }
-        pump(c, STEP_MS);
-        if (f->done)
-            break;
-        if (!*cancelled && (f->stop || (idle && !idle(f->ctx)))) {
-            *cancelled = true;
-            ask_cancel(c, request);
-        }
-        const int64_t pong = gm_rpc_last_pong_ms(c->rpc, f->call, &boot, &lost);
-        first = first ? first : boot;
-        if (boot && !lost && pong > f->alive_ms)
-            f->alive_ms = pong;
-        if (lost || f->gap || boot != first || gm_now_ms() - pong > LOST_MS) {
-            struct flow old = *f; /* cancelling answers into the flow: keep what it holds */
-            gm_rpc_cancel(c->rpc, f->call);
-            *f = old;
-            return !f->finished; /* only the END was missing: the turn is complete */
-        }
-    }
-    return f->gap || (!f->finished && f->err.status == GM_UNAVAILABLE && f->started);
+    struct turn *t = ctx;
+    t->done = true;
+    t->err = *err;
 }
 
 enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *request,
                               uint32_t timeout_ms, gm_client_item *item, gm_client_idle *idle,
                               void *ctx, struct gm_err *err)
 {
-    struct flow f = { .client = c, .item = item, .ctx = ctx, .err = GM_ERR_NONE };
-    bool again = false, cancelled = false, interrupted = false;
-    int gaps = 0;
-    f.alive_ms = gm_now_ms();
-    for (;;) {
-        bool lost = open_turn(c, &f, request, again, timeout_ms) &&
-                    follow(c, &f, request, idle, &cancelled);
-        if (again && f.err.status == GM_NOT_FOUND && !f.started) {
-            again = false; /* it had not begun when the orchestrator went: begin it */
-            lost = true;
-        } else if (interrupted && f.err.status == GM_UNAVAILABLE && !f.finished) {
-            lost = true;
-        } else if (lost) {
-            again = true;
-        }
-        gaps += f.gap;
-        if (!lost || gaps > GAPS_MAX || gm_now_ms() - f.alive_ms > GM_CLIENT_PATIENCE_MS)
+    struct turn t = { .item = item, .ctx = ctx, .err = GM_ERR_NONE };
+    const struct gm_follow_to to = { on_event, on_turn_end, &t, timeout_ms };
+    char endpoint[GM_ENDPOINT_MAX];
+    struct gm_follows *all = NULL;
+    struct gm_follow *f = NULL;
+    enum gm_status rc = gm_endpoint(endpoint, c->run_dir, "orchestrator", 0, &t.err);
+    if (rc == GM_OK)
+        rc = gm_follows_open(&all, c->bus, c->rpc, endpoint, &t.err);
+    if (rc == GM_OK)
+        f = gm_follow_start(all, &to, request, &t.err);
+    while (f && !t.done) {
+        const int tick = gm_follows_tick(all);
+        if (t.done)
             break;
-        interrupted = true;
-        gm_sleep_ms(RETRY_MS);
+        pump(c, tick >= 0 && tick < STEP_MS ? tick : STEP_MS);
+        if (!t.done && (t.stop || (idle && !idle(ctx))))
+            gm_follow_cancel(f);
     }
-    if (!f.finished && f.err.status == GM_OK)
-        gm_fail(&f.err, GM_UNAVAILABLE,
-                "the stream ended before the answer did; look at the orchestrator's log");
+    gm_follows_close(&all);
     if (err)
-        *err = f.err;
-    return f.err.status;
+        *err = t.err;
+    return t.err.status;
 }

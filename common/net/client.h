@@ -1,8 +1,7 @@
 /* client.h - the C client: blocking calls for a command line, on the same bus and RPC.
  *
- * Owns:      one bus without inbox, a call at a time, and the stream of a turn that survives the
- * death of the orchestrator: it pings (GM_CLIENT_PING_MS), notices another boot, calls Resume from
- * what it has, and drops tokens it has already. Does not:  print, or know options.
+ * Owns:      one bus without inbox, a call at a time, or one turn followed to its end (follow.h).
+ * Does not:  print, or know options.
  */
 #ifndef GM_NET_CLIENT_H
 #define GM_NET_CLIENT_H

@@ -161,8 +161,16 @@ static void take(struct gm_service *s)
 enum gm_status gm_service_run(struct gm_service *s, struct gm_err *err)
 {
     int64_t hello_ms = gm_now_ms() + GM_HELLO_MS;
-    bool again = true;
-    while (!gm_stopping()) {
+    bool again = true, draining = false;
+    for (;;) {
+        if (gm_stopping()) {
+            if (draining || !s->drain)
+                break;
+            draining = true;
+            gm_stop_clear();
+        }
+        if (draining && s->drain(s->self))
+            break;
         struct pollfd fds[FDS_MAX];
         const int n_fds = s->fds ? s->fds(s->self, fds, FDS_MAX) : 0;
         int wait = gm_rpc_tick(s->rpc);

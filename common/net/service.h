@@ -26,6 +26,9 @@ struct gm_service {
     /* Fills what Health.Check and HELLO say (role, index, boot are filled already). */
     void (*health)(void *self, Gm__HealthReply *health);
     void (*hello)(void *self, Gm__Hello *hello);
+    /* A stop signal came: ends what runs, takes no more; true when the process may end. Asked again
+     * each round; a second signal ends it at once. NULL: the first one does. */
+    bool (*drain)(void *self);
     /* Extra descriptors (Redis): fills at most `max`, returns how many; then called back with
      * revents. NULL: none. */
     int (*fds)(void *self, struct pollfd *fds, int max);

@@ -18,10 +18,12 @@ enum {
     GM_CLI_FAILED = 1,
     GM_CLI_WRONG_USE = 2,
     GM_CLI_INPUT_BYTES_MAX = 64 << 20, /* a file or stdin, in all */
-    GM_CLI_PROCS_MAX = GM_CUT_SHARDS_MAX + 4,
+    GM_CLI_PROCS_MAX = GM_CUT_SHARDS_MAX + 5,
+    GM_CLI_HTTP_MAX = 80,    /* bytes of ADDR:PORT */
     GM_CLI_RESTARTS_MAX = 5, /* within GM_CLI_RESTARTS_MS: the process is given up */
     GM_CLI_RESTARTS_MS = 60000,
     GM_CLI_GRACE_MS = 10000, /* from SIGTERM to SIGKILL */
+    GM_CLI_DRAIN_MS = 30000, /* the same of the gateway: answers that run end first */
     GM_CLI_CALL_MS = 30000,
     GM_CLI_ID_MAX = 64, /* bytes of a session id */
 };
@@ -49,11 +51,12 @@ enum gm_status gm_cli_check_session(const char *id, struct gm_err *err);
 struct gm_up_options {
     int64_t shards, threads, context, kv_tokens, session_ttl_ms;
     int32_t kv;
-    int32_t speculate, http; /* http: off is all there is so far */
-    const char *layers, *model, *adapter;
+    int32_t speculate;
+    bool insecure;
+    const char *layers, *model, *adapter, *http, *origins;
 };
 
-#define GM_UP_ROWS_N 11
+#define GM_UP_ROWS_N 13
 #define GM_UP_ROW(type, field, member, word, what)                                                 \
     .name = word, .at = offsetof(type, field.member), .help = what
 #define GM_UP_ROWS(type, field)                                                                    \
@@ -73,15 +76,25 @@ struct gm_up_options {
                     "model's)"),                                                                   \
           .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv_tokens, "kv-tokens",                                           \
-                    "tokens of all together (0: 4 x context)"),                                    \
+                    "tokens of all together (0: 256 x 2048, or what a "                            \
+                    "quarter of the free memory holds)"),                                          \
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
         { GM_UP_ROW(type, field, speculate, "speculate",                                           \
                     "guess tokens ahead from the text so far"),                                    \
           .kind = GM_OPT_ENUM, .choices = GM_CLI_SPECULATE_CHOICES },                              \
-        { GM_UP_ROW(type, field, http, "http", "the HTTP gateway"), .kind = GM_OPT_ENUM,           \
-          .choices = "off" },                                                                      \
+        { GM_UP_ROW(type, field, http, "http",                                                     \
+                    "where the HTTP gateway listens, or off (default: 127.0.0.1:8080, or the "     \
+                    "next free port)"),                                                            \
+          .kind = GM_OPT_TEXT, .arg = "ADDR:PORT" },                                               \
+        { GM_UP_ROW(type, field, insecure, "insecure",                                             \
+                    "let the gateway listen beyond this machine without API keys"),                \
+          .kind = GM_OPT_FLAG },                                                                   \
+        { GM_UP_ROW(type, field, origins, "http-origins",                                          \
+                    "web pages of these origins may use the gateway (CORS), as "                   \
+                    "https://a.example,https://b.example"),                                        \
+          .kind = GM_OPT_TEXT, .arg = "LIST" },                                                    \
     {                                                                                              \
         GM_UP_ROW(type, field, session_ttl_ms, "session-ttl",                                      \
                   "a conversation unused for so long is dropped"),                                 \
@@ -94,9 +107,14 @@ struct gm_up_options {
 /* Everything that a pipeline is started with, resolved. */
 struct gm_settings {
     char model[GM_PATH_MAX], adapter[GM_PATH_MAX]; /* adapter "none" or a folder */
-    char name[256];                                /* of the model, for people */
+    char name[256];                                /* of the model's file, for people */
+    char served[64]; /* of the model, for clients of the gateway: "gemma3-270m" */
     char kv[8], speculate[8];
-    int64_t threads, context, kv_tokens, session_ttl_ms;
+    char http[GM_CLI_HTTP_MAX]; /* "ADDR:PORT", "auto" or "off" */
+    char origins[1024];         /* "" or a list with commas */
+    int64_t insecure;           /* 0 or 1 */
+    int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
+    int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;
 };
 
@@ -121,6 +139,9 @@ enum gm_status gm_home_open_temp(struct gm_home *home, const struct gm_home *par
                                  struct gm_err *err);
 /* Removes a temporary home with all that is in it. */
 void gm_home_remove(const struct gm_home *home);
+/* Where the home's gateway listens, "ADDR:PORT". GM_NOT_FOUND: none does (yet). */
+enum gm_status gm_home_http(const struct gm_home *home, char out[GM_CLI_HTTP_MAX],
+                            struct gm_err *err);
 /* Removes sockets and, when it is one, the short folder. */
 void gm_home_sweep(const struct gm_home *home);
 /* Calls fn for each private home inside. */
@@ -162,7 +183,7 @@ bool gm_state_alive(const struct gm_state *st);
 /* Compares what was asked with what runs; GM_PRECONDITION names the first difference. */
 enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_settings *want,
                                 struct gm_err *err);
-/* SIGTERM in order (orchestrator, then the others, then Redis), SIGKILL after GM_CLI_GRACE_MS;
+/* SIGTERM in order (gateway, orchestrator, the others, Redis), SIGKILL after GM_CLI_GRACE_MS;
  * returns when all are gone. */
 void gm_state_stop(struct gm_state *st);
 
@@ -247,6 +268,7 @@ int gm_cmd_status(int argc, char **argv);
 int gm_cmd_run(int argc, char **argv);
 int gm_cmd_chat(int argc, char **argv);
 int gm_cmd_session(int argc, char **argv);
+int gm_cmd_key(int argc, char **argv);
 int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
@@ -257,5 +279,6 @@ int gm_cmd_pack(int argc, char **argv);
 void gm_cli_pack_first(const char *model, int64_t threads);
 int gm_cmd_kill(int argc, char **argv);
 int gm_cmd_bench(int argc, char **argv);
+int gm_cmd_load(int argc, char **argv);
 
 #endif

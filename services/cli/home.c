@@ -20,6 +20,7 @@
 enum { SOCKET_NAME_MAX = 28 }; /* "/orchestrator-0.sock" and what Redis adds while it starts */
 
 static const char *const temp_prefix = "private-";
+static const char *const http_name = "gateway-0.http"; /* the gateway writes it */
 
 enum gm_status gm_home_path(char out[GM_PATH_MAX], const struct gm_home *home, const char *name,
                             struct gm_err *err)
@@ -100,6 +101,20 @@ static bool is_socket_name(const char *name)
     return n > 5 && (strcmp(name + n - 5, ".sock") == 0 || strcmp(name + n - 5, ".lane") == 0);
 }
 
+enum gm_status gm_home_http(const struct gm_home *home, char out[GM_CLI_HTTP_MAX],
+                            struct gm_err *err)
+{
+    char path[GM_PATH_MAX];
+    struct gm_buf text = GM_BUF(GM_CLI_HTTP_MAX - 1);
+    enum gm_status rc = gm_path_join(path, sizeof path, home->run, http_name, err);
+    if (rc == GM_OK)
+        rc = gm_file_read(path, &text, err);
+    snprintf(out, GM_CLI_HTTP_MAX, "%s", gm_buf_text(&text));
+    out[strcspn(out, "\n")] = 0;
+    gm_buf_free(&text);
+    return rc;
+}
+
 void gm_home_sweep(const struct gm_home *home)
 {
     DIR *d = opendir(home->run);
@@ -107,7 +122,8 @@ void gm_home_sweep(const struct gm_home *home)
         return;
     const bool apart = strcmp(home->run, home->dir) != 0;
     for (struct dirent *e; (e = readdir(d));)
-        if (is_socket_name(e->d_name) || strcmp(e->d_name, "vocab.gmv") == 0)
+        if (is_socket_name(e->d_name) || strcmp(e->d_name, "vocab.gmv") == 0 ||
+            strcmp(e->d_name, http_name) == 0)
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
     if (apart)

@@ -10,7 +10,15 @@
 
 #include "services/cli/cli.h"
 
-enum { CONTEXT_DEFAULT = 8192, KV_CONTEXTS = 4, CONTEXT_MIN = 16 };
+enum {
+    CONTEXT_DEFAULT = 8192,
+    CONTEXT_MIN = 16,
+    POOL_TURNS = 256,        /* the pool is made for so many turns .. */
+    POOL_TURN_TOKENS = 2048, /* .. of so many tokens .. */
+    POOL_MEMORY_PART = 4,    /* .. but takes no more than this part of the free memory: kept
+                                conversations fill it in time; */
+    POOL_CONTEXTS = 4,       /* and at the least it holds so many whole contexts */
+};
 
 static const char *const default_model = "gemline/gemma-3-270m-q4_k_m.gguf";
 static const char *const default_adapter = "../../../models/gemma3-270m-chat";
@@ -24,6 +32,11 @@ enum gm_status gm_options_check(const struct gm_program *program, const struct g
         return gm_fail(err, GM_INVALID, "give --shards or --layers, not both");
     if (o->layers && gm_cut_check_text(o->layers, err) != GM_OK)
         return err->status;
+    if (o->http && strcmp(o->http, "off") != 0 &&
+        (!strrchr(o->http, ':') || strlen(o->http) >= GM_CLI_HTTP_MAX))
+        return gm_fail(err, GM_INVALID, "--http takes ADDR:PORT, as 127.0.0.1:8080, or off");
+    if (o->origins && strlen(o->origins) >= sizeof(((struct gm_settings *)0)->origins))
+        return gm_fail(err, GM_INVALID, "--http-origins is longer than 1,023 bytes");
     if (o->context && o->context < CONTEXT_MIN)
         return gm_fail(err, GM_INVALID, "--context is at least %d tokens", CONTEXT_MIN);
     if (o->kv_tokens && o->kv_tokens < CONTEXT_MIN)
@@ -86,6 +99,22 @@ static void name_of(const char *path, char *out, size_t cap)
         *dot = 0;
 }
 
+/* Tokens of the pool where --kv-tokens is not given. */
+static enum gm_status pool_tokens(const struct gm_settings *s, int kv, int64_t *tokens,
+                                  struct gm_err *err)
+{
+    uint64_t free_bytes = 0;
+    if (gm_memory_available_bytes(&free_bytes, err) != GM_OK)
+        return err->status;
+    const int64_t each = s->cut.token_bytes[kv] > 0 ? s->cut.token_bytes[kv] : 1;
+    const int64_t fit = (int64_t)(free_bytes / POOL_MEMORY_PART) / each;
+    const int64_t most = (int64_t)POOL_TURNS * POOL_TURN_TOKENS;
+    const int64_t least = POOL_CONTEXTS * s->context;
+    *tokens = fit < most ? fit : most;
+    *tokens = *tokens > least ? *tokens : least;
+    return GM_OK;
+}
+
 enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_settings *s,
                                   struct gm_err *err)
 {
@@ -95,8 +124,13 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
         gm_cut_make(&s->cut, s->model, o->shards, o->layers, err) != GM_OK)
         return err->status;
     name_of(s->model, s->name, sizeof s->name);
+    snprintf(s->served, sizeof s->served, "%.63s",
+             strcmp(s->cut.variant, "custom") == 0 ? s->name : s->cut.variant);
     snprintf(s->kv, sizeof s->kv, "%s", kv_names[o->kv]);
     snprintf(s->speculate, sizeof s->speculate, "%s", speculate_names[o->speculate]);
+    snprintf(s->http, sizeof s->http, "%s", o->http ? o->http : "auto");
+    snprintf(s->origins, sizeof s->origins, "%s", o->origins ? o->origins : "");
+    s->insecure = o->insecure;
     s->threads = o->threads ? o->threads : (int64_t)gm_cpus_usable();
     s->session_ttl_ms = o->session_ttl_ms;
     s->context = o->context;
@@ -105,6 +139,6 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
     if (s->context > s->cut.context)
         return gm_fail(err, GM_INVALID, "--context %lld is more than the model's %d; give less",
                        (long long)s->context, s->cut.context);
-    s->kv_tokens = o->kv_tokens ? o->kv_tokens : KV_CONTEXTS * s->context;
-    return GM_OK;
+    s->kv_tokens = s->pool_tokens = o->kv_tokens;
+    return o->kv_tokens ? GM_OK : pool_tokens(s, o->kv, &s->pool_tokens, err);
 }

@@ -83,6 +83,17 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
         put(a, "%s", "--model");
         put(a, "%s", set->name);
     }
+    if (strcmp(p->role, "gateway") == 0) {
+        put(a, "--redis");
+        put(a, "%s/redis.sock", home->run);
+        put_pair(a, "--home", home->dir);
+        put_pair(a, "--model", set->served);
+        put_pair(a, "--http", set->http);
+        if (set->origins[0])
+            put_pair(a, "--origins", set->origins);
+        if (set->insecure)
+            put(a, "--insecure");
+    }
     if (strcmp(p->role, "shard") == 0) {
         put_number(a, "--shards", set->cut.n);
         put(a, "--layers");
@@ -92,7 +103,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
             put_pair(a, "--adapter", set->adapter);
         put_number(a, "--threads", set->threads);
         put_number(a, "--context", set->context);
-        put_number(a, "--kv-tokens", set->kv_tokens);
+        put_number(a, "--kv-tokens", set->pool_tokens);
         put_pair(a, "--kv", set->kv);
         put_pair(a, "--speculate", set->speculate);
     }

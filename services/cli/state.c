@@ -13,7 +13,7 @@
 
 #include "services/cli/cli.h"
 
-enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5 };
+enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5, STOP_RANKS = 4 };
 
 static const char *const file_name = "state.json";
 
@@ -22,14 +22,16 @@ static const char *const file_name = "state.json";
 struct row {
     const char *name; /* of the option, without dashes */
     size_t at, size;  /* size 0: int64_t, else a text of so many bytes */
+    bool found;       /* by us, not asked for: nothing to compare */
 };
 #define TEXT(option, member)                                                                       \
     {                                                                                              \
-        option, offsetof(struct gm_settings, member), sizeof(((struct gm_settings *)0)->member)    \
+        option, offsetof(struct gm_settings, member), sizeof(((struct gm_settings *)0)->member),   \
+            false                                                                                  \
     }
 #define NUMBER(option, member)                                                                     \
     {                                                                                              \
-        option, offsetof(struct gm_settings, member), 0                                            \
+        option, offsetof(struct gm_settings, member), 0, false                                     \
     }
 static const struct row rows[] = {
     TEXT("model", model),
@@ -40,8 +42,13 @@ static const struct row rows[] = {
     NUMBER("kv-tokens", kv_tokens),
     TEXT("kv", kv),
     TEXT("speculate", speculate),
+    TEXT("http", http),
+    TEXT("http-origins", origins),
+    NUMBER("insecure", insecure),
     NUMBER("session-ttl", session_ttl_ms),
     TEXT("name", name),
+    TEXT("served", served),
+    { "pool-tokens", offsetof(struct gm_settings, pool_tokens), 0, true },
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -76,7 +83,7 @@ enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_setti
     for (int i = 0; i < ROWS; i++) {
         row_text(&rows[i], &st->set, have_text, sizeof have_text);
         row_text(&rows[i], want, want_text, sizeof want_text);
-        if (strcmp(have_text, want_text) != 0)
+        if (!rows[i].found && strcmp(have_text, want_text) != 0)
             return gm_fail(err, GM_PRECONDITION,
                            "the pipeline of this home runs with --%s%s %.120s, not %.120s; run "
                            "gemline down first",
@@ -214,9 +221,11 @@ bool gm_state_alive(const struct gm_state *st)
 
 static int stop_rank(const struct gm_proc *p)
 {
-    if (strcmp(p->role, "orchestrator") == 0)
-        return 0;
-    return strcmp(p->role, "redis") == 0 ? 2 : 1;
+    static const char *const order[] = { "gateway", "orchestrator", NULL, "redis" };
+    for (int i = 0; i < STOP_RANKS; i++)
+        if (order[i] && strcmp(p->role, order[i]) == 0)
+            return i;
+    return 2;
 }
 
 static bool rank_alive(struct gm_state *st, int rank)
@@ -242,8 +251,8 @@ static void rank_signal(struct gm_state *st, int rank, int sig)
 
 void gm_state_stop(struct gm_state *st)
 {
-    for (int rank = 0; rank < 3; rank++) {
-        const int64_t until = gm_now_ms() + GM_CLI_GRACE_MS;
+    for (int rank = 0; rank < STOP_RANKS; rank++) {
+        const int64_t until = gm_now_ms() + (rank == 0 ? GM_CLI_DRAIN_MS : GM_CLI_GRACE_MS);
         rank_signal(st, rank, SIGTERM);
         while (rank_alive(st, rank) && gm_now_ms() < until)
             gm_sleep_ms(POLL_MS);

@@ -89,7 +89,7 @@ static bool ask_ready(struct gm_client *client)
 }
 
 static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool ready,
-                               const struct health *h, struct gm_err *err)
+                               const struct health *h, const char *http, struct gm_err *err)
 {
     enum gm_status rc =
         gm_buf_printf(b, err, "{\"ready\": %s, \"model\": ", ready ? "true" : "false");
@@ -97,6 +97,8 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
         rc = gm_buf_append_text(b, "null", err);
     else if (rc == GM_OK)
         rc = gm_buf_append_json(b, st->set.name, strlen(st->set.name), err);
+    if (rc == GM_OK && http[0])
+        rc = gm_buf_printf(b, err, ", \"http\": \"%s\"", http);
     if (rc == GM_OK)
         rc = gm_buf_append_text(b, ", \"processes\": [", err);
     for (size_t i = 0; rc == GM_OK && i < st->n; i++) {
@@ -121,7 +123,7 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
 }
 
 static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, bool ready,
-                                const struct health *h, struct gm_err *err)
+                                const struct health *h, const char *http, struct gm_err *err)
 {
     if (!st->n)
         return gm_buf_append_text(b, "nothing runs in this home\n", err);
@@ -136,6 +138,8 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
     }
+    if (rc == GM_OK && http[0])
+        rc = gm_buf_printf(b, err, "http://%s\n", http);
     for (size_t i = 0; rc == GM_OK && i < st->n; i++) /* all shards count the same */
         if (h[i].drafted > 0)
             return gm_buf_printf(b, err, "%llu of %llu guessed tokens were right\n",
@@ -170,8 +174,11 @@ int gm_cmd_status(int argc, char **argv)
     }
     const bool ready = all && ask_ready(client);
     gm_client_close(&client);
-    enum gm_status rc = o.json ? put_json(&out, &st, ready, health, &err)
-                               : put_plain(&out, &st, ready, health, &err);
+    char http[GM_CLI_HTTP_MAX] = "";
+    if (st.n && gm_home_http(&home, http, NULL) != GM_OK)
+        http[0] = 0;
+    enum gm_status rc = o.json ? put_json(&out, &st, ready, health, http, &err)
+                               : put_plain(&out, &st, ready, health, http, &err);
     if (rc == GM_OK)
         rc = gm_cli_write(gm_buf_text(&out), out.len, &err);
     gm_buf_free(&out);

@@ -66,6 +66,12 @@ static void add_proc(struct gm_state *st, const char *role, uint32_t index)
     }
 }
 
+/* A pipeline that a command started for itself has none. */
+static bool has_gateway(const struct super *s)
+{
+    return !s->job->tokenizer_only && !s->job->single && strcmp(s->st.set.http, "off") != 0;
+}
+
 static void list_procs(struct super *s)
 {
     s->st.n = 0;
@@ -77,6 +83,8 @@ static void list_procs(struct super *s)
     add_proc(&s->st, "tokenizer", 0);
     for (int32_t i = 0; !s->job->tokenizer_only && i < s->st.set.cut.n; i++)
         add_proc(&s->st, "shard", (uint32_t)i);
+    if (has_gateway(s))
+        add_proc(&s->st, "gateway", 0);
 }
 
 /* ---- deaths -----------------------------------------------------------------------------------
@@ -180,7 +188,8 @@ static bool call_ready(struct super *s)
         ready = true;
     if (reply)
         protobuf_c_message_free_unpacked(reply, NULL);
-    return ready;
+    char http[GM_CLI_HTTP_MAX];
+    return ready && (!has_gateway(s) || gm_home_http(s->job->home, http, NULL) == GM_OK);
 }
 
 static enum gm_status wait_ready(struct super *s, struct gm_err *err)
@@ -213,7 +222,9 @@ static enum gm_status adopt(struct super *s, bool *adopted, struct gm_err *err)
         p->pidfd = p->pid > 0 ? pidfd_open((pid_t)p->pid, 0) : -1;
         p->failed = false;
     }
+    const int64_t pool = s->st.set.pool_tokens; /* a shard that comes back is as the others */
     s->st.set = *s->job->set;
+    s->st.set.pool_tokens = pool > 0 ? pool : s->st.set.pool_tokens;
     *adopted = true;
     return GM_OK;
 }

@@ -31,10 +31,20 @@ static const struct gm_program program = {
     .n_opts = sizeof opts / sizeof opts[0],
 };
 
+/* Where the gateway listens, for people and scripts. */
+static void say_http(const struct gm_home *home)
+{
+    char http[GM_CLI_HTTP_MAX], line[GM_CLI_HTTP_MAX + 16];
+    if (gm_home_http(home, http, NULL) != GM_OK)
+        return;
+    const int n = snprintf(line, sizeof line, "http://%s\n", http);
+    (void)gm_cli_write(line, (size_t)n, NULL);
+}
+
 static void say_ready(void *ctx)
 {
-    (void)ctx;
     (void)gm_cli_write("ready\n", 6, NULL);
+    say_http(ctx);
 }
 
 static void log_to_home(const struct gm_home *home)
@@ -65,11 +75,15 @@ int gm_cmd_up(int argc, char **argv)
     if (gm_options_resolve(&o.up, &set, &err) != GM_OK || gm_home_open(&home, NULL, &err) != GM_OK)
         return gm_cli_fail(&err);
     gm_cli_pack_first(set.model, set.threads);
-    struct gm_job job = { .home = &home, .set = &set, .lifeline = -1, .on_ready = say_ready };
+    struct gm_job job = {
+        .home = &home, .set = &set, .lifeline = -1, .on_ready = say_ready, .ctx = &home
+    };
     enum gm_status rc;
     if (o.detach) {
         pid_t pid = 0;
         rc = gm_daemon_start(job, &pid, NULL, &err);
+        if (rc == GM_OK || rc == GM_EXISTS)
+            say_http(&home);
     } else {
         gm_cli_progress("starting %s, %d shard%s; the home is %s", set.name, set.cut.n,
                         set.cut.n > 1 ? "s" : "", home.dir);

@@ -76,7 +76,8 @@ const sessionPath = (id) => "/v1/sessions/" + encodeURIComponent(id);
 const json = async (...args) => (await request(...args)).json();
 
 export const models = async () => (await json("GET", "/v1/models")).data || [];
-export const sessions = async () => (await json("GET", "/v1/sessions")).data || [];
+export const sessions = async () => ((await json("GET", "/v1/sessions")).data || [])
+  .map((one) => ({ ...one, touched: one.touched_at || one.created_at }));
 export const remove = (id) => request("DELETE", sessionPath(id));
 export const undo = (id, signal) => request("POST", sessionPath(id) + "/undo", {}, signal);
 export const chat = (body, signal) => request("POST", "/v1/chat/completions", body, signal);
@@ -89,7 +90,8 @@ export const follow = (id, signal) =>
 export async function session(id, signal) {
   try {
     const found = await json("GET", sessionPath(id), undefined, signal);
-    return { known: true, busy: Boolean(found.busy), turns: found.turns || [] };
+    const turns = (found.turns || []).map((one) => ({ ...one, answer: one.answer.content }));
+    return { known: true, busy: Boolean(found.busy), turns };
   } catch (error) {
     if (error.status === 404) return { known: false, busy: false, turns: [] };
     throw error;
