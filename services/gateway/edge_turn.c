@@ -341,6 +341,8 @@ static void begin_admitted(struct gm_job *j)
     struct gm_problem why;
     long retry_s = 1;
     memset(&why, 0, sizeof why);
+    if (j->x && j->n_runs == 1)
+        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     switch (gm_admission_ask(&g->admission, j->n_runs, gm_now_ms(), &retry_s)) {
     case GM_ADMIT_RUN:
         gm_turns_start(j);
@@ -522,8 +524,6 @@ void gm_turns_begin(struct gm_job *j)
         no_memory(j);
         return;
     }
-    if (j->req.session[0] || j->n_runs == 1)
-        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     if (kind == 2)
         gm_response_begin(j);
     else if (kind == 1)
