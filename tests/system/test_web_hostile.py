@@ -123,7 +123,7 @@ def small(pipeline):
                 assert child.poll() is None and time.monotonic() < end, pipeline.logs()
                 time.sleep(0.05)
         yield gate
-        assert child.poll() is None, "it ended with %s\n%s" % (child.returncode, pipeline.logs())
+        assert child.poll() in (None, 0), "it ended with %s\n%s" % (child.returncode, pipeline.logs())
     finally:
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGTERM)
@@ -413,7 +413,7 @@ def test_a_stop_with_requests_in_every_state(pipeline, small):
     assert conftest.alive(small.pid), "it ended before its answers"
     os.kill(small.pid, signal.SIGTERM)  # twice: at once
     end = time.monotonic() + 10
-    while conftest.alive(small.pid):
+    while conftest.alive(small.pid):  # the fixture looks at its exit status
         assert time.monotonic() < end, "it does not end"
         time.sleep(0.05)
     for line in lines:
