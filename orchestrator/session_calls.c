@@ -151,9 +151,12 @@ static enum gm_status ask(struct gm_orch *o, struct gm_stream *stream, const Gm_
     a->orch = o;
     a->stream = stream;
     a->what = what;
+    struct gm_sess of = { .exists = false };
+    snprintf(of.tenant, sizeof of.tenant, "%s", tenant);
+    snprintf(of.id, sizeof of.id, "%s", in->session ? in->session : "");
     gm_stream_on_event(stream, on_stream, a);
     if (what != LIST)
-        gm_sess_load(o, tenant, in->session, false, on_loaded, a);
+        gm_sess_load(o, &of, NULL, false, on_loaded, a);
     else
         gm_sess_list(o, tenant, gm_sessions_listed, a);
     return GM_OK;

@@ -16,7 +16,6 @@ static const char ping[] = ": ping\n\n";
 static const char event_stream[] = "text/event-stream; charset=utf-8";
 enum {
     STATUS_GONE = 499,
-    EVENT_BYTES_MAX = 4 << 20,
     PIECE_BYTES = 32 << 10, /* a whole answer larger than this is handed on in such pieces */
 };
 
@@ -333,7 +332,7 @@ void gm_exchange_event(struct gm_exchange *x, const char *text, size_t n)
     struct gm_answer_queue *q = x->queue;
     if (!x->streaming || x->ended || x->cut || n == 0)
         return;
-    if (n > EVENT_BYTES_MAX || !add_event(x, text, n)) {
+    if (n > GM_HTTP_EVENT_BYTES_MAX || !add_event(x, text, n)) {
         /* the handler is told later, by on_completed: it is in the middle of an answer now */
         gm_warn("a reader is too slow for its answer and is cut off id=%s", x->id);
         x->cut = true;

@@ -24,7 +24,8 @@ enum {
     GM_HTTP_BODY_BYTES_MAX = 8 << 20,      /* one request's body: 413 */
     GM_HTTP_BODIES_BYTES_MAX = 64 << 20,   /* bodies in flight over all connections: 503 */
     GM_HTTP_BODIES_MAX = 2048,             /* requests whose bodies are on their way: 503 */
-    GM_HTTP_ANSWER_BYTES_MAX = 16 << 20,   /* events that wait for a slow reader: it is cut off */
+    GM_HTTP_EVENT_BYTES_MAX = 8 << 20,     /* one event of a stream */
+    GM_HTTP_ANSWER_BYTES_MAX = 32 << 20,   /* events that wait for a slow reader: it is cut off */
     GM_HTTP_ANSWERS_BYTES_MAX = 256 << 20, /* answers in flight over all connections: 503 */
     GM_HTTP_CHUNK_BYTES = 4096,            /* one event is one chunk, a longer one several */
     GM_HTTP_HEADERS_MS = 15000, /* from a connection, or a request line, to all headers */

@@ -36,7 +36,7 @@ bool gm_problem_set(struct gm_problem *why, int http, const char *code, const ch
 /* What an error of the pipeline is over HTTP: its sentence, and
  *   INVALID RANGE PRECONDITION UNSUPPORTED 400, UNAUTHENTICATED 401, DENIED 403, NOT_FOUND 404,
  *   DEADLINE 408, EXISTS ABORTED 409, EXHAUSTED 429, CANCELLED 499, UNAVAILABLE 503, else 500.
- * 429 and 503 always have retry_s >= 1: err->retry_ms rounded up.                                */
+ * 429 and 503 always have retry_s >= 1: err->retry_ms rounded up; so has 409 with retry_ms > 0.  */
 void gm_problem_from(struct gm_problem *why, const struct gm_err *err);
 
 /* ---- limits --------------------------------------------------------------------------------- */
