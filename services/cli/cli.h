@@ -279,5 +279,6 @@ int gm_cmd_pack(int argc, char **argv);
 void gm_cli_pack_first(const char *model, int64_t threads);
 int gm_cmd_kill(int argc, char **argv);
 int gm_cmd_bench(int argc, char **argv);
+int gm_cmd_load(int argc, char **argv);
 
 #endif

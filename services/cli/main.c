@@ -31,6 +31,7 @@ static const struct command commands[] = {
     { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
     { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },
+    { "load", "many clients of an OpenAI server, and how they are served", gm_cmd_load },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], DISTANCE_MAX = 2 };
 

@@ -101,6 +101,7 @@ struct gm_gateway {
     struct gm_store *store;
     const char *run_dir, *model, *origins;
     bool insecure, local;
+    struct gm_http_limits limits;
     char address[GM_ADDRESS_MAX], address_path[GM_PATH_MAX];
     int listen_fd, n_http_fds;
     bool http_ready;

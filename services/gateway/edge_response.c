@@ -217,12 +217,15 @@ void gm_response_done(struct gm_job *j)
 static void on_got(struct gm_job *j, const struct redisReply *r, const struct gm_err *err)
 {
     struct gm_buf json = GM_BUF(RECORD_BYTES_MAX);
+    struct gm_err why = GM_ERR_NONE;
     if (!r)
         gm_job_fail_err(j, err);
     else if (r->type != REDIS_REPLY_STRING)
         not_found(j, "response_id", j->path.id);
-    else if (gm_buf_append(&json, r->str, r->len, NULL) == GM_OK)
+    else if (gm_buf_append(&json, r->str, r->len, &why) == GM_OK)
         gm_job_json(j, 200, &json);
+    else
+        gm_job_fail_err(j, &why);
 }
 
 void gm_response_get(struct gm_job *j)

@@ -14,6 +14,7 @@
 #include "services/gateway/openapi.h"
 
 enum {
+    DAY_MS = 86400000,
     DRAIN_MS = 600000,     /* the longest drain: who wants it shorter sends a second signal */
     DRAIN_QUIET_MS = 1000, /* after the last answer: clients that keep a connection hear 503 */
 };
@@ -22,7 +23,7 @@ static const char *const default_address = "127.0.0.1:8080";
 
 struct options {
     const char *run_dir, *home, *redis, *model, *http, *origins;
-    int64_t index;
+    int64_t index, connections, headers_ms, body_ms, idle_ms, stall_ms;
     bool insecure;
     int32_t print;
 };
@@ -33,6 +34,12 @@ enum print { PRINT_NOTHING, PRINT_OPENAPI, PRINT_MARKDOWN };
     {                                                                                              \
         .name = opt, .kind = GM_OPT_TEXT, .at = offsetof(struct options, field), .arg = what,      \
         .help = text                                                                               \
+    }
+
+#define NUMBER(opt, field, most, value, what, text)                                                \
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_INT, .at = offsetof(struct options, field), .min = 1,          \
+        .max = (most), .def = value, .arg = what, .help = text                                     \
     }
 
 static const struct gm_opt opts[] = {
@@ -48,6 +55,13 @@ static const struct gm_opt opts[] = {
       .def = "0",
       .max = 1024,
       .help = "number of this instance" },
+    NUMBER("connections", connections, GM_HTTP_CONNECTIONS_MAX, "12000", "N",
+           "connections at a time; past it unfinished ones go, then 503"),
+    NUMBER("headers-ms", headers_ms, DAY_MS, "15000", "MS", "time for the headers of a request"),
+    NUMBER("body-ms", body_ms, DAY_MS, "30000", "MS", "time for its body"),
+    NUMBER("idle-ms", idle_ms, DAY_MS, "300000", "MS", "time between two requests"),
+    NUMBER("stall-ms", stall_ms, DAY_MS, "60000", "MS",
+           "how long a reader may take nothing of its answer"),
     { .name = "insecure",
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, insecure),
@@ -126,7 +140,7 @@ static int next_ms(void *self)
 static enum gm_status open_http(struct gm_gateway *g, struct gm_err *err)
 {
     const struct gm_http_hooks hooks = gm_gateway_hooks(g);
-    enum gm_status rc = gm_http_open(&g->http, g->listen_fd, &hooks, err);
+    enum gm_status rc = gm_http_open(&g->http, g->listen_fd, &hooks, &g->limits, err);
     if (rc == GM_OK)
         rc = gm_file_write(g->address_path, g->address, strlen(g->address), 0600, err);
     if (rc == GM_OK)
@@ -178,6 +192,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     g->insecure = o->insecure;
     g->origins = o->origins ? o->origins : "";
     g->listen_fd = -1;
+    g->limits = (struct gm_http_limits){ (size_t)o->connections, o->headers_ms, o->body_ms,
+                                         o->idle_ms, o->stall_ms };
     g->base = (struct gm_service){ .role = "gateway",
                                    .index = (uint32_t)o->index,
                                    .run_dir = o->run_dir,
