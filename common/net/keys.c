@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/text.h"
+
 #define KEY_ALL     "gm:keys"
 #define KEY_NAMES   "gm:keys:names"
 #define KEY_VERSION "gm:keys:version"
@@ -235,6 +237,18 @@ static int by_making(const void *a, const void *b)
     return strcmp(x->id, y->id);
 }
 
+/* A damaged record that was revoked troubles nobody any more. */
+static bool was_revoked(const redisReply *fields)
+{
+    int64_t at;
+    for (size_t i = 0; is_array(fields, GM_KEY_FIELDS) && i < GM_KEY_FIELDS; i++) {
+        const char *text = text_of(fields->element[i]);
+        if (text && strcmp(gm_key_field_name(i), "revoked") == 0)
+            return gm_parse_i64(text, 1, INT64_MAX, &at, NULL) == GM_OK;
+    }
+    return false;
+}
+
 enum gm_status gm_keys_read_list(const struct redisReply *reply, struct gm_key **keys, size_t *n,
                                  size_t *damaged, struct gm_err *err)
 {
@@ -250,7 +264,7 @@ enum gm_status gm_keys_read_list(const struct redisReply *reply, struct gm_key *
         const char *id = is_array(pair, 2) ? text_of(pair->element[0]) : NULL;
         if (id && gm_keys_read_get(pair->element[1], id, &all[*n], NULL) == GM_OK)
             (*n)++;
-        else
+        else if (!id || !was_revoked(pair->element[1]))
             (*damaged)++;
     }
     qsort(all, *n, sizeof *all, by_making);

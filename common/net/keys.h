@@ -57,8 +57,8 @@ enum gm_status gm_keys_read_add(const struct redisReply *reply, struct gm_err *e
 /* id: of the key. GM_NOT_FOUND: no key has this name or ID. GM_PRECONDITION: revoked before. */
 enum gm_status gm_keys_read_revoke(const struct redisReply *reply, char id[GM_KEY_ID_DIGITS + 1],
                                    struct gm_err *err);
-/* *keys (owned: free()) in the order of their making. A damaged record is left out and counted in
- * *damaged. */
+/* *keys (owned: free()) in the order of their making. A damaged record is left out, and
+ * counted in *damaged unless it was revoked. */
 enum gm_status gm_keys_read_list(const struct redisReply *reply, struct gm_key **keys, size_t *n,
                                  size_t *damaged, struct gm_err *err);
 

@@ -5,10 +5,10 @@
 //           fragment names a conversation to open and nothing else.
 
 import * as api from "./api.js";
-import { Chat, ID, copied, el, fit, forgetStats, icon, newId, onEnter, recall, remember } from "./chat.js";
-import { render } from "./markdown.js";
+import {Chat, copied, el, fit, forgetStats, icon, ID, newId, onEnter, recall, remember} from "./chat.js";
+import {render} from "./markdown.js";
 
-const NEAR_END = 96; // pixels from the end within which the view follows the answer
+const NEAR_END = 96;     // pixels from the end within which the view follows the answer
 const SPOKEN_MAX = 4000; // characters of an answer that screen readers are handed
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 const WHOLE = ["top_k", "max_tokens", "seed"];
@@ -16,7 +16,7 @@ const WHOLE = ["top_k", "max_tokens", "seed"];
 const $ = (id) => document.getElementById(id);
 const page = {
   model: "",
-  listed: [], // conversations as the server lists them
+  listed: [],      // conversations as the server lists them
   live: new Map(), // id -> Chat that is open or still answering
   open: null,
   follows: true, // whether the view stays at the end
@@ -157,9 +157,18 @@ function failed(error, again) {
     askKey();
     return;
   }
-  notice(error instanceof api.ApiError ? error.message : "Something went wrong in the page: " + error.message);
+  notice(error instanceof api.ApiError ? error.message :
+                                         "Something went wrong in the page: " + error.message);
   if (error.status === 404) return;
-  $("notice").append(el("button", { type: "button", class: "quiet", onclick: () => { notice(""); again(); } }, "Try again"));
+  $("notice").append(el("button", {
+    type: "button",
+    class: "quiet",
+    onclick: () => {
+      notice("");
+      again();
+    }
+  },
+    "Try again"));
 }
 
 /** Opens what the address names. */
@@ -228,7 +237,7 @@ function rows() {
   const own = [...page.live.values()].filter((chat) => !known.has(chat.id) && !chat.empty);
   const all = [
     ...own.map((chat) => ({ id: chat.id, title: chat.title, touched: Date.now() })),
-    ...page.listed.map((one) => ({ ...one, touched: millis(one.touched || one.created || 0) })),
+    ...page.listed.map((one) => ({...one, touched: millis(one.touched || one.created || 0) })),
   ];
   return all.sort((a, b) => b.touched - a.touched);
 }
@@ -241,11 +250,14 @@ function paintList() {
     groups[groups.length - 1].items.push(listRow(row));
   }
   const focused = document.activeElement && document.activeElement.dataset.row;
-  $("list").replaceChildren(...groups.map((group) =>
-    el("section", { "aria-label": group.age }, el("h2", {}, group.age), el("ul", {}, ...group.items))));
-  if (!groups.length) $("list").append(el("p", { class: "nothing" }, "Your chats will be listed here."));
+  $("list").replaceChildren(
+    ...groups.map((group) => el("section", { "aria-label": group.age }, el("h2", {}, group.age),
+                    el("ul", {}, ...group.items))));
+  if (!groups.length)
+    $("list").append(el("p", { class: "nothing" }, "Your chats will be listed here."));
   if (focused) {
-    const again = [...$("list").querySelectorAll("[data-row]")].find((node) => node.dataset.row === focused);
+    const again =
+      [...$("list").querySelectorAll("[data-row]")].find((node) => node.dataset.row === focused);
     if (again) again.focus();
   }
 }
@@ -256,11 +268,26 @@ function listRow(row) {
   const current = page.open && page.open.id === row.id && !page.open.empty;
   const running = Boolean(chat && chat.running);
   return el("li", { class: current ? "current" : "" },
-    el("button", { type: "button", class: "row-open", "data-row": row.id, title, dir: "auto",
-      "aria-current": current ? "page" : undefined, onclick: () => openChat(row.id) },
-    el("span", {}, title), ...(running ? [el("i", { class: "pulse", role: "img", "aria-label": "answering" })] : [])),
-    el("button", { type: "button", class: "icon-button row-delete", "data-row": row.id + "/delete", title: "Delete",
-      "aria-label": "Delete chat: " + title, onclick: () => askDelete(row.id, title) }, icon("trash")));
+    el("button", {
+      type: "button",
+      class: "row-open",
+      "data-row": row.id,
+      title,
+      dir: "auto",
+      "aria-current": current ? "page" : undefined,
+      onclick: () => openChat(row.id)
+    },
+      el("span", {}, title),
+      ...(running ? [el("i", { class: "pulse", role: "img", "aria-label": "answering" })] : [])),
+    el("button", {
+      type: "button",
+      class: "icon-button row-delete",
+      "data-row": row.id + "/delete",
+      title: "Delete",
+      "aria-label": "Delete chat: " + title,
+      onclick: () => askDelete(row.id, title)
+    },
+      icon("trash")));
 }
 
 // ---- dialogs ------------------------------------------------------------------------------------
@@ -301,8 +328,9 @@ async function removeChat(id) {
 function askKey() {
   const box = $("key");
   if (box.open) return;
-  box.querySelector(".why").textContent =
-    api.hasKey() ? "The server does not take this key. Try another one." : "This server asks for an API key.";
+  box.querySelector(".why").textContent = api.hasKey() ?
+    "The server does not take this key. Try another one." :
+    "This server asks for an API key.";
   box.returnValue = "";
   box.onclose = () => {
     const field = box.querySelector("input");
@@ -327,14 +355,18 @@ function fillSettings() {
 function checkSettings() {
   const form = $("settings").querySelector("form");
   const problem = form.querySelector(".problem");
-  const wrong = NUMBERS.map((name) => form.elements[name]).filter((field) => !field.checkValidity());
-  for (const name of NUMBERS) form.elements[name].setAttribute("aria-invalid", String(wrong.includes(form.elements[name])));
+  const wrong =
+    NUMBERS.map((name) => form.elements[name]).filter((field) => !field.checkValidity());
+  for (const name of NUMBERS)
+    form.elements[name].setAttribute("aria-invalid", String(wrong.includes(form.elements[name])));
   problem.hidden = !wrong.length;
-  problem.textContent = wrong.map((field) => {
-    const label = field.labels[0].firstElementChild.textContent;
-    const kind = WHOLE.includes(field.name) ? "a whole number" : "a number";
-    return `${label} takes ${kind} from ${field.min} to ${field.max}.`;
-  }).join(" ");
+  problem.textContent = wrong
+                          .map((field) => {
+                            const label = field.labels[0].firstElementChild.textContent;
+                            const kind = WHOLE.includes(field.name) ? "a whole number" : "a number";
+                            return `${label} takes ${kind} from ${field.min} to ${field.max}.`;
+                          })
+                          .join(" ");
   return !wrong.length;
 }
 
@@ -359,19 +391,25 @@ function wireSettings() {
   });
   form.addEventListener("input", readSettings);
   form.addEventListener("submit", (event) => {
-    if (!event.submitter.classList.contains("primary") || checkSettings()) return;
+    if (checkSettings()) return;
     event.preventDefault();
     form.querySelector("[aria-invalid=true]").focus();
   });
-  $("reset").addEventListener("click", () => {
+  $("defaults").addEventListener("click", () => {
     form.reset();
     form.elements.theme.value = "system";
     readSettings();
   });
-  for (const box of document.querySelectorAll("dialog")) { // a click beside a dialog closes it
+}
+
+/** A click beside a dialog closes it, and so do its buttons of the class `close`. */
+function wireDialogs() {
+  for (const box of document.querySelectorAll("dialog")) {
     box.addEventListener("mousedown", (event) => {
       if (event.target === box) box.close();
     });
+    for (const button of box.querySelectorAll(".close"))
+      button.addEventListener("click", () => box.close());
   }
 }
 
@@ -466,9 +504,8 @@ function wire() {
   $("open-side").addEventListener("click", openSide);
   $("close-side").addEventListener("click", closeSide);
   $("scrim").addEventListener("click", closeSide);
-  $("theme").addEventListener("click", () => {
-    setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  });
+  $("theme").addEventListener("click",
+    () => { setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); });
   systemDark.addEventListener("change", paintTheme);
   phone.addEventListener("change", paintSide);
   addEventListener("popstate", route);
@@ -481,6 +518,7 @@ function wire() {
   });
   wireComposer();
   wireSettings();
+  wireDialogs();
   wireKeys();
   watchScroll();
 }
@@ -492,7 +530,8 @@ async function start() {
     if (!found) throw new api.ApiError("The server runs no model. Start one with: gemline up");
     page.model = found.id;
     $("model").textContent = found.id;
-    if (found.max_model_len) $("model").title = `Reads up to ${found.max_model_len.toLocaleString("en")} tokens`;
+    if (found.max_model_len)
+      $("model").title = `Reads up to ${found.max_model_len.toLocaleString("en")} tokens`;
     await loadList();
     if (page.open.empty) route();
   } catch (error) {
