@@ -14,7 +14,8 @@ static const char cookie_name[] = "gemline";
 static const char bearer[] = "Bearer ";
 enum { COOKIE_DIGITS = 32 };
 
-/* ---- the page's cookie ------------------------------------------------------------------------ */
+/* ---- the page's cookie ------------------------------------------------------------------------
+ */
 
 /* 128 random bits in hex digits, made here. */
 static bool cookie_ok(const char *text)
@@ -34,7 +35,8 @@ void gm_keys_cookie(struct gm_job *j)
     gm_exchange_set(j->x, "Set-Cookie", line);
 }
 
-/* ---- what is known of keys -------------------------------------------------------------------- */
+/* ---- what is known of keys --------------------------------------------------------------------
+ */
 
 enum gm_status gm_keys_open(struct gm_gateway *g, const char *home, struct gm_err *err)
 {
@@ -62,13 +64,12 @@ static void on_poll(void *ctx, const struct redisReply *reply, const struct gm_e
 static int64_t poll_pause_ms(const struct gm_gateway *g)
 {
     return gm_keyring_door(g->keys) == GM_KEYRING_UNSURE ? GM_KEYRING_POLL_MS / 40
-                                                          : GM_KEYRING_POLL_MS;
+                                                         : GM_KEYRING_POLL_MS;
 }
 
 int64_t gm_keys_next_ms(const struct gm_gateway *g)
 {
-    return g->keys_asking ? GM_KEYRING_POLL_MS
-                          : g->keys_asked_ms + poll_pause_ms(g) - gm_now_ms();
+    return g->keys_asking ? GM_KEYRING_POLL_MS : g->keys_asked_ms + poll_pause_ms(g) - gm_now_ms();
 }
 
 void gm_keys_tick(struct gm_gateway *g)
@@ -94,7 +95,8 @@ enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_e
     return GM_OK;
 }
 
-/* ---- a request -------------------------------------------------------------------------------- */
+/* ---- a request --------------------------------------------------------------------------------
+ */
 
 /* A request that waits for its key. */
 struct asking {

@@ -18,8 +18,8 @@ static void fill_head(struct gm_session_info *s, const Gm__SessionReply *r)
                                    .raw = r->has_raw && r->raw,
                                    .title = r->has_title ? (const char *)r->title.data : NULL,
                                    .title_len = r->has_title ? r->title.len : 0,
-                                   .n_turns = r->has_turn_count ? r->turn_count
-                                                                : (uint32_t)r->n_turns };
+                                   .n_turns =
+                                       r->has_turn_count ? r->turn_count : (uint32_t)r->n_turns };
 }
 
 static void answer_or_fail(struct gm_job *j, enum gm_status rc, struct gm_buf *json)

@@ -188,7 +188,7 @@ enum gm_status gm_openapi_json(struct gm_buf *out, struct gm_err *err)
 static const char intro[] =
     "# The HTTP API\n\n"
     "Made by `gm-gateway --print markdown` from the tables that read requests; `GET /openapi.json` "
-    "is made from the\nsame ones. `make lint` fails when this page is not current.\n\n"
+    "is made from the\nsame ones. a unit test fails when this page is not current.\n\n"
     "Bodies are JSON. `null` means absent. A parameter that is in no table below is 400 with its "
     "name in `param`: none\nis dropped without a word. Errors have OpenAI's form "
     "(`{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`); 429 and\n503 carry "

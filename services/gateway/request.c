@@ -319,7 +319,8 @@ static const char *content_text(const json_t *content)
 
 size_t gm_request_title(const struct gm_request *r, char out[GM_TITLE_BYTES_MAX + 1])
 {
-    json_t *all = r->messages ? json_loadb(r->messages, r->messages_len, JSON_ALLOW_NUL, NULL) : NULL;
+    json_t *all =
+        r->messages ? json_loadb(r->messages, r->messages_len, JSON_ALLOW_NUL, NULL) : NULL;
     const char *text = NULL;
     size_t n = 0;
     for (size_t i = 0; !text && i < json_array_size(all); i++) {
