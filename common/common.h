@@ -10,6 +10,7 @@
 #include "common/base/arena.h"
 #include "common/base/conf.h"
 #include "common/base/fs.h"
+#include "common/base/key.h"
 #include "common/base/log.h"
 #include "common/base/map.h"
 #include "common/base/sampling.h"

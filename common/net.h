@@ -11,6 +11,7 @@
 #include "common/net/bus.h"
 #include "common/net/client.h"
 #include "common/net/follow.h"
+#include "common/net/keys.h"
 #include "common/net/rpc.h"
 #include "common/net/service.h"
 #include "common/net/store.h"

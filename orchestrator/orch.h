@@ -10,7 +10,7 @@
 #include "common/net.h"
 
 enum {
-    GM_TURNS_MAX = 256,          /* turns running at once */
+    GM_TURNS_MAX = 640,          /* turns at once: running, waiting, being saved */
     GM_DEATHS_MAX = 3,           /* attempts a turn may lose before it ends INTERNAL */
     GM_STALL_MS = 20000,         /* no token for so long: a new attempt */
     GM_STALL_TOKEN_MS = 50,      /* and so much more for each prompt token */
@@ -21,6 +21,8 @@ enum {
     GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
     GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole */
     GM_RETRY_HINT_MS = 500,
+    GM_PAGES_RETRY_MS = 100,    /* between two looks for pages; the oldest turn looks first */
+    GM_PAGES_WAIT_MS = 30000,   /* how long a turn without a token waits for pages */
     GM_LEASE_MS = 60000,        /* a session's lease in Redis, unless renewed */
     GM_RECORD_KEEP_MS = 600000, /* how long a finished turn can be asked for again */
     GM_VOCAB_IDS = 32,          /* end, close and banned ids */
@@ -85,7 +87,8 @@ struct gm_turn {
     struct gm_orch *orch;
     char key[2 * GM_ID_MAX + 3]; /* "tenant/turn" */
     char id[GM_ID_MAX + 1];
-    uint64_t serial; /* names the turn in callbacks: it may be gone by then */
+    uint64_t serial; /* names the turn in callbacks: it may be gone by then; older turns have lower
+                        ones */
     enum gm_turn_state state;
     struct gm_stream *stream; /* NULL: nobody listens */
     bool started_sent, finished_sent, score;
@@ -114,6 +117,8 @@ struct gm_turn {
     int step;        /* OPEN: -1 sampler, else the shard asked now */
     uint32_t have, rewind_min, cached;
     int deaths;
+    int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
+    int64_t retry_ms; /* when it looks for them next */
     int64_t state_ms, progress_ms, lease_ms;
     /* score */
     uint32_t top_n, every;
@@ -128,7 +133,7 @@ struct gm_orch {
     struct gm_strmap turns;  /* key -> struct gm_turn */
     struct gm_idmap serials; /* serial -> struct gm_turn */
     struct gm_idmap tickets; /* ticket -> struct gm_turn */
-    uint64_t next_serial;
+    uint64_t next_serial;    /* begins with the time, so that turns of later lives are younger */
     char home[GM_ENDPOINT_MAX];
     const char *run_dir, *model;
     char instance[32]; /* "orchestrator-0": holds leases */
@@ -204,7 +209,8 @@ void gm_sess_drop_record(struct gm_turn *t);
 /* Stores the session cut to its n_turns and n_ids. */
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
 void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
-/* Answers rows of five: id, created, touched, bytes of ids, raw; at most GM_SESSIONS_LISTED. */
+/* Answers rows of seven: id, created, touched, bytes of ids, raw, title, turns; at most
+ * GM_SESSIONS_LISTED. */
 void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx);
 
 /* ---- edge.c: the methods

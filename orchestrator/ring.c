@@ -31,8 +31,8 @@ static void on_opened(void *ctx, bool done, const ProtobufCMessage *body, const 
     free(a);
     if (!t || t->state != GM_TURN_OPEN)
         return;
-    const bool again = err->status == GM_EXHAUSTED && t->n_tokens > 0; /* pages come back */
-    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE || again) {
+    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE ||
+        err->status == GM_EXHAUSTED) { /* the last: pages come back */
         gm_ring_lost(t, err);
     } else if (err->status != GM_OK) {
         gm_turn_fail(t, err);
@@ -134,7 +134,9 @@ static void ask_shard(struct gm_turn *t, int index)
     r.positions = (uint32_t)t->n_prompt + (t->score ? 0 : (uint32_t)t->sampling->max_tokens);
     r.prompt_len = (uint32_t)t->n_prompt;
     r.sampling = t->sampling;
-    r.has_top_n = r.has_score = r.has_every = 1;
+    r.has_top_n = r.has_score = r.has_every = r.has_ephemeral = r.has_order = 1;
+    r.ephemeral = gm_turn_ephemeral(t);
+    r.order = t->serial;
     r.top_n = t->top_n;
     r.score = t->score;
     r.every = t->every;
@@ -167,6 +169,7 @@ static void send_prompt(struct gm_turn *t)
     span.has_start = span.has_last = 1;
     span.start = span.last = 1;
     rows.span = &span;
+    t->pages_ms = 0;
     gm_turn_state_set(t, GM_TURN_RUN);
     if (gm_bus_post(o->base.bus, o->roster.shard[0].peer, GM__KIND__TOKEN_ROWS, &rows.base, NULL, 0,
                     &err) != GM_OK)
@@ -185,10 +188,58 @@ static void ask_next(struct gm_turn *t)
         send_prompt(t);
 }
 
+/* Whether a turn that is older waits for pages: those that come back are its own. */
+static bool older_waits(const struct gm_turn *t)
+{
+    const struct gm_orch *o = t->orch;
+    for (size_t i = 0; i < o->turns.map.n; i++) {
+        const struct gm_turn *other = o->turns.map.entries[i].value;
+        if (other->pages_ms && other->state <= GM_TURN_OPEN && other->serial < t->serial)
+            return true;
+    }
+    return false;
+}
+
+static void wait_for_pages(struct gm_turn *t)
+{
+    const int64_t now = gm_now_ms();
+    t->pages_ms = t->pages_ms ? t->pages_ms : now;
+    t->retry_ms = now + GM_PAGES_RETRY_MS;
+}
+
+/* False: the turn waits for pages, or has ended while it did. Who has shown nothing is told to come
+ * again; who has shown something waits as long as its client does. */
+static bool may_look_for_pages(struct gm_turn *t)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const int64_t now = gm_now_ms();
+    if (t->pages_ms && now < t->retry_ms)
+        return false;
+    if (t->pages_ms && !t->score && now - t->client_ms > gm_turn_patience_ms(t)) {
+        gm_turn_end(t, "cancelled");
+        return false;
+    }
+    if (t->pages_ms && t->n_tokens == 0 && t->deaths == 0 && now - t->pages_ms > GM_PAGES_WAIT_MS) {
+        gm_fail(&err, GM_EXHAUSTED,
+                "the turns that run left no room for this one in %d s: try again in a moment, or "
+                "start the pipeline with a larger --kv-tokens",
+                GM_PAGES_WAIT_MS / 1000);
+        err.retry_ms = GM_RETRY_HINT_MS;
+        gm_turn_fail(t, &err);
+        return false;
+    }
+    if (!older_waits(t))
+        return true;
+    wait_for_pages(t);
+    return false;
+}
+
 void gm_ring_begin(struct gm_turn *t)
 {
     struct gm_err err = GM_ERR_NONE;
     bool failed = false;
+    if (!may_look_for_pages(t))
+        return;
     const char *missing = gm_roster_missing(t->orch, &failed);
     if (missing) {
         if (failed || gm_now_ms() - t->state_ms > GM_RING_WAIT_MS) {
@@ -248,7 +299,9 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
     if (t->state != GM_TURN_OPEN && t->state != GM_TURN_RUN)
         return;
     gm_ring_release(t, true);
-    if (why->status != GM_EXHAUSTED && ++t->deaths >= GM_DEATHS_MAX) {
+    if (why->status == GM_EXHAUSTED) {
+        wait_for_pages(t);
+    } else if (++t->deaths >= GM_DEATHS_MAX) {
         gm_fail(&err, GM_INTERNAL,
                 "the turn was given up after %d attempts; the last ended with: %s", t->deaths,
                 why->text);

@@ -8,7 +8,7 @@
 
 #include "orchestrator/orch.h"
 
-enum { TICK_MS = 100 };
+enum { TICK_MS = 100, SERIAL_BITS = 16 }; /* serials of a millisecond, on the average at most */
 
 static int fill_fds(void *self, struct pollfd *fds, int max)
 {
@@ -81,6 +81,7 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
     o->context = (uint32_t)opt->context;
     o->session_ttl_ms = opt->session_ttl_ms;
     o->roster.shards = (int)opt->shards;
+    o->next_serial = (uint64_t)gm_wall_ms() << SERIAL_BITS;
     snprintf(o->instance, sizeof o->instance, "orchestrator-%d", (int)opt->index);
     o->base = (struct gm_service){ .role = "orchestrator",
                                    .index = (uint32_t)opt->index,

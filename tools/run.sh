@@ -2,8 +2,8 @@
 # run.sh - what `make run` starts: one answer when PROMPT is set, else the terminal chat with the
 # web page and the HTTP API beside it.
 #
-# Owns:      turning PROMPT, MODEL, ADAPTER (environment) and further options into a call; the end of
-#            the pipeline that it started.
+# Owns:      turning PROMPT, MODEL, ADAPTER (environment) and further options into a call; the end
+#            of the pipeline that it started.
 # Does not:  build or configure; look into the prompt: its bytes go through unchanged.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-/* kv.c - the paged key/value cache: slabs, page tables, token ids, rewinding.
+/* kv.c - the paged key/value cache: slabs, page tables, token ids, rewinding, copying.
  *
  * Owns:      everything behind kv.h.
  * Does not:  choose who is evicted or touch what is stored in a page.
@@ -256,32 +256,52 @@ static int32_t local_taken(const struct gm_kv_seq *seq)
     return seq->local_end - seq->local_first + seq->n_spare;
 }
 
+int32_t gm_kv_positions_max(const struct gm_kv *kv)
+{
+    const int64_t pages = kv->global.layers ? kv->global.pages : kv->local.pages;
+    return pages * GM_PAGE < INT32_MAX - GM_PAGE ? (int32_t)pages * GM_PAGE : INT32_MAX - GM_PAGE;
+}
+
+struct gm_kv_pages gm_kv_pool(const struct gm_kv *kv)
+{
+    return (struct gm_kv_pages){ kv->global.pages, kv->local.pages };
+}
+
+struct gm_kv_pages gm_kv_held(const struct gm_kv_seq *seq)
+{
+    return (struct gm_kv_pages){ seq->n_global, local_taken(seq) };
+}
+
+struct gm_kv_pages gm_kv_wanted(const struct gm_kv *kv, const struct gm_kv_seq *seq,
+                                int32_t positions)
+{
+    const struct gm_kv_pages none = { 0, 0 }, held = seq ? gm_kv_held(seq) : none;
+    const int32_t pages = pages_for(positions);
+    const int32_t global = kv->global.layers ? pages - held.global : 0;
+    const int32_t local = kv->local.layers ? least(pages, kv->local_cap) - held.local : 0;
+    return (struct gm_kv_pages){ global > 0 ? global : 0, local > 0 ? local : 0 };
+}
+
 enum gm_status gm_kv_reserve(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t positions,
                              struct gm_err *err)
 {
     if (positions < 0 || positions > INT32_MAX - GM_PAGE)
         return gm_fail(err, GM_INVALID, "a sequence cannot have %d positions", positions);
-    if (positions <= seq->reserved)
-        return GM_OK;
-    const int32_t pages = pages_for(positions);
-    int32_t global = kv->global.layers ? pages - seq->n_global : 0;
-    int32_t local = kv->local.layers ? least(pages, kv->local_cap) - local_taken(seq) : 0;
-    global = global > 0 ? global : 0;
-    local = local > 0 ? local : 0;
-    const int32_t most = kv->global.layers ? kv->global.pages : kv->local.pages;
-    if (global > kv->global.n_free || local > kv->local.n_free || pages > most)
+    struct gm_kv_pages want = gm_kv_wanted(kv, seq, positions);
+    if (want.global > kv->global.n_free || want.local > kv->local.n_free ||
+        positions > gm_kv_positions_max(kv))
         return gm_fail(err, GM_EXHAUSTED,
                        "the sequence needs %d more pages of global and %d of local layers, %d and "
                        "%d are free: end other sequences or raise the tokens the cache keeps",
-                       global, local, kv->global.n_free, kv->local.n_free);
-    enum gm_status status = seq_grow(seq, pages, err);
+                       want.global, want.local, kv->global.n_free, kv->local.n_free);
+    enum gm_status status = seq_grow(seq, pages_for(positions), err);
     if (status != GM_OK)
         return status;
-    while (global-- > 0)
+    while (want.global-- > 0)
         seq->global[seq->n_global++] = page_take(&kv->global);
-    while (local-- > 0)
+    while (want.local-- > 0)
         seq->spare[seq->n_spare++] = page_take(&kv->local);
-    seq->reserved = positions;
+    seq->reserved = positions > seq->reserved ? positions : seq->reserved;
     return GM_OK;
 }
 
@@ -295,6 +315,11 @@ void gm_kv_trim(struct gm_kv *kv, struct gm_kv_seq *seq)
     while (seq->n_spare > 0)
         page_give(&kv->local, seq->spare[--seq->n_spare]);
     seq->reserved = seq->len;
+}
+
+int32_t gm_kv_reserved(const struct gm_kv_seq *seq)
+{
+    return seq->reserved;
 }
 
 int32_t gm_kv_len(const struct gm_kv_seq *seq)
@@ -351,11 +376,17 @@ enum gm_status gm_kv_rewind(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t len
     return GM_OK;
 }
 
+/* The first local page that a sequence of `len` positions keeps. */
+static int32_t local_first_of(const struct gm_kv *kv, int32_t len)
+{
+    const int32_t from = len - kv->window - GM_KV_SLACK;
+    return from > 0 ? from / GM_PAGE : 0;
+}
+
 /* Moves the live range of local pages so that it covers a sequence of `len` positions. */
 static void local_advance(const struct gm_kv *kv, struct gm_kv_seq *seq, int32_t len)
 {
-    const int32_t from = len - kv->window - GM_KV_SLACK;
-    const int32_t first = from > 0 ? from / GM_PAGE : 0;
+    const int32_t first = local_first_of(kv, len);
     for (; seq->local_first < first && seq->local_first < seq->local_end; seq->local_first++) {
         seq->spare[seq->n_spare++] = seq->local[seq->local_first];
         seq->local[seq->local_first] = NULL;
@@ -380,6 +411,38 @@ enum gm_status gm_kv_extend(struct gm_kv *kv, struct gm_kv_seq *seq, const int32
         local_advance(kv, seq, len);
     memcpy(seq->ids + seq->len, ids, (size_t)n * sizeof *ids);
     seq->len = len;
+    return GM_OK;
+}
+
+/* The pages stay where they are reserved; only what is in them moves. The last page is copied
+ * whole: what stands behind position n is overwritten before it is looked at. */
+enum gm_status gm_kv_fork(struct gm_kv *kv, struct gm_kv_seq *to, const struct gm_kv_seq *from,
+                          int32_t n, struct gm_err *err)
+{
+    if (n < 0 || n > from->len || (n > 0 && n < gm_kv_rewind_min(kv, from)))
+        return gm_fail(err, GM_RANGE, "a sequence of %d positions gives %d to %d of them, not %d",
+                       from->len, gm_kv_rewind_min(kv, from), from->len, n);
+    if (to == from || to->len != 0 || to->reserved < n)
+        return gm_fail(err, GM_INVALID,
+                       "%d positions go into an empty sequence that reserved them; this one has %d "
+                       "and reserved %d",
+                       n, to->len, to->reserved);
+    if (n == 0)
+        return GM_OK;
+    const int32_t pages = pages_for(n);
+    for (int32_t i = 0; kv->global.layers && i < pages; i++)
+        memcpy(to->global[i], from->global[i], kv->global.page_bytes);
+    if (kv->local.layers) {
+        to->local_first = to->local_end = local_first_of(kv, n);
+        if (to->local_first < from->local_first)
+            to->local_first = to->local_end = from->local_first;
+        for (; to->local_end < pages; to->local_end++) {
+            to->local[to->local_end] = to->spare[--to->n_spare];
+            memcpy(to->local[to->local_end], from->local[to->local_end], kv->local.page_bytes);
+        }
+    }
+    memcpy(to->ids, from->ids, (size_t)n * sizeof *to->ids);
+    to->len = n;
     return GM_OK;
 }
 

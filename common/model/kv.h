@@ -1,11 +1,12 @@
 /* kv.h - the paged key/value cache of one slice of layers.
  *
  * Owns:      two slabs of pages (global layers, local layers), their free lists, each sequence's
- * page tables, the token ids each row was computed from, and the rules of rewinding. Does not:
- * choose who is evicted (services/shard/evict.c) or do attention maths (kernels/). Memory:    the
- * slabs are reserved at start-up (address space; pages become resident on first use). Threads: the
- * shard's loop thread; workers of one step only write rows of pages already taken. Invariant: a
- * page belongs to exactly one sequence or to the free list; gm_kv_check proves it.
+ * page tables, the token ids each row was computed from, the rules of rewinding and of copying.
+ * Does not:  choose who is evicted (services/shard/evict.c) or do attention maths (kernels/).
+ * Memory:    the slabs are reserved at start-up (address space; pages become resident on first
+ * use).
+ * Threads:   the shard's loop thread; workers of one step only write rows of pages already taken.
+ * Invariant: a page belongs to exactly one sequence or to the free list; gm_kv_check proves it.
  *
  * A page holds GM_PAGE positions of ALL layers of its class in the slice: for layer i of the class
  * the keys start at i * layer_bytes, the values follow them. Local layers keep the last
@@ -43,6 +44,14 @@ enum gm_status gm_kv_reserve(struct gm_kv *kv, struct gm_kv_seq *seq, int32_t po
                              struct gm_err *err);
 /* Gives back pages beyond the current length. */
 void gm_kv_trim(struct gm_kv *kv, struct gm_kv_seq *seq);
+/* Positions that may be opened without another gm_kv_reserve. */
+int32_t gm_kv_reserved(const struct gm_kv_seq *seq);
+
+/* Copies the first `n` positions of `from` into `to`, which is empty and has reserved them: ids and
+ * what the next row looks at. The two share nothing afterwards. GM_RANGE unless n is 0 or within
+ * [rewind_min, len] of `from`; GM_INVALID: `to` has rows or too few pages. */
+enum gm_status gm_kv_fork(struct gm_kv *kv, struct gm_kv_seq *to, const struct gm_kv_seq *from,
+                          int32_t n, struct gm_err *err);
 
 /* Length (positions stored) and the lowest length gm_kv_rewind accepts above 0. */
 int32_t gm_kv_len(const struct gm_kv_seq *seq);
@@ -64,6 +73,18 @@ enum gm_status gm_kv_extend(struct gm_kv *kv, struct gm_kv_seq *seq, const int32
 /* Where layer `layer` (absolute index) keeps this sequence. */
 void gm_kv_view(const struct gm_kv *kv, const struct gm_kv_seq *seq, int32_t layer,
                 struct gm_kv_view *view);
+
+/* Pages of both classes. */
+struct gm_kv_pages {
+    int32_t global, local;
+};
+struct gm_kv_pages gm_kv_pool(const struct gm_kv *kv); /* all there are */
+struct gm_kv_pages gm_kv_held(const struct gm_kv_seq *seq);
+/* What gm_kv_reserve of so many positions would take; seq NULL: for an empty sequence. */
+struct gm_kv_pages gm_kv_wanted(const struct gm_kv *kv, const struct gm_kv_seq *seq,
+                                int32_t positions);
+/* Positions of the longest sequence that the pool holds. */
+int32_t gm_kv_positions_max(const struct gm_kv *kv);
 
 struct gm_kv_use {
     int64_t pages_total, pages_free; /* both classes together */

@@ -19,7 +19,7 @@ enum {
     GM_CLI_WRONG_USE = 2,
     GM_CLI_INPUT_BYTES_MAX = 64 << 20, /* a file or stdin, in all */
     GM_CLI_PROCS_MAX = GM_CUT_SHARDS_MAX + 5,
-    GM_CLI_HTTP_MAX = 80, /* bytes of ADDR:PORT */
+    GM_CLI_HTTP_MAX = 80,    /* bytes of ADDR:PORT */
     GM_CLI_RESTARTS_MAX = 5, /* within GM_CLI_RESTARTS_MS: the process is given up */
     GM_CLI_RESTARTS_MS = 60000,
     GM_CLI_GRACE_MS = 10000, /* from SIGTERM to SIGKILL */
@@ -76,7 +76,8 @@ struct gm_up_options {
                     "model's)"),                                                                   \
           .kind = GM_OPT_INT, .max = 1 << 20, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv_tokens, "kv-tokens",                                           \
-                    "tokens of all together (0: 4 x context)"),                                    \
+                    "tokens of all together (0: 256 x 2048, or what a "                            \
+                    "quarter of the free memory holds)"),                                          \
           .kind = GM_OPT_INT, .max = 1 << 28, .def = "0" },                                        \
         { GM_UP_ROW(type, field, kv, "kv", "how keys and values are kept"), .kind = GM_OPT_ENUM,   \
           .choices = GM_CLI_KV_CHOICES, .def = "bf16" },                                           \
@@ -112,7 +113,8 @@ struct gm_settings {
     char http[GM_CLI_HTTP_MAX]; /* "ADDR:PORT", "auto" or "off" */
     char origins[1024];         /* "" or a list with commas */
     int64_t insecure;           /* 0 or 1 */
-    int64_t threads, context, kv_tokens, session_ttl_ms;
+    int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
+    int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;
 };
 
@@ -266,6 +268,7 @@ int gm_cmd_status(int argc, char **argv);
 int gm_cmd_run(int argc, char **argv);
 int gm_cmd_chat(int argc, char **argv);
 int gm_cmd_session(int argc, char **argv);
+int gm_cmd_key(int argc, char **argv);
 int gm_cmd_tokenize(int argc, char **argv);
 int gm_cmd_score(int argc, char **argv);
 int gm_cmd_plan(int argc, char **argv);
@@ -276,5 +279,6 @@ int gm_cmd_pack(int argc, char **argv);
 void gm_cli_pack_first(const char *model, int64_t threads);
 int gm_cmd_kill(int argc, char **argv);
 int gm_cmd_bench(int argc, char **argv);
+int gm_cmd_load(int argc, char **argv);
 
 #endif

@@ -9,9 +9,13 @@
 
 #include "common/model/config.h"
 #include "common/model/gguf.h"
+#include "kernels/kernels.h"
 #include "services/cli/cut.h"
 
 _Static_assert((int)GM_CUT_SHARDS_MAX == (int)GM_SHARDS_MAX, "one limit of shards");
+_Static_assert(GM_KV_F32 == 0 && GM_KV_BF16 == 1 && GM_KV_F16 == 2 &&
+                   (int)GM_KV_Q8 == (int)GM_CUT_KV_TYPES - 1,
+               "token_bytes names the types in this order");
 
 static enum gm_status fill_text(struct gm_cut *cut, struct gm_err *err)
 {
@@ -41,6 +45,9 @@ enum gm_status gm_cut_make(struct gm_cut *cut, const char *model, int64_t shards
     cut->layers = cfg.layers;
     cut->context = cfg.context;
     snprintf(cut->variant, sizeof cut->variant, "%.31s", cfg.name);
+    for (int t = 0; t < GM_CUT_KV_TYPES; t++)
+        cut->token_bytes[t] = (int64_t)gm_kv_vec_bytes((enum gm_kv_type)t, cfg.head_dim) * 2 *
+                              cfg.kv_heads * cfg.layers;
     cut->n = (int32_t)shards;
     if (layers)
         rc = gm_config_parse_cut(&cfg, layers, &cut->n, cut->first, err);

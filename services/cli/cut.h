@@ -10,14 +10,16 @@
 
 #include "common/base/err.h"
 
-enum { GM_CUT_SHARDS_MAX = 128, GM_CUT_TEXT_MAX = 2048 };
+enum { GM_CUT_SHARDS_MAX = 128, GM_CUT_TEXT_MAX = 2048, GM_CUT_KV_TYPES = 4 };
 
 struct gm_cut {
     int32_t layers, context; /* of the model */
     char variant[32];        /* "gemma3-270m", or "custom" */
     int32_t n;               /* shards */
     int32_t first[GM_CUT_SHARDS_MAX + 1];
-    char text[GM_CUT_TEXT_MAX]; /* "0:6,6:12,12:18" */
+    char text[GM_CUT_TEXT_MAX];           /* "0:6,6:12,12:18" */
+    int64_t token_bytes[GM_CUT_KV_TYPES]; /* keys and values of a token in all layers, as f32, bf16,
+                                             f16, q8 */
 };
 
 /* Reads the model's config and cuts its layers: by `layers` ("0:6,6:18") when that is not NULL,

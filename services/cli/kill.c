@@ -13,14 +13,15 @@
 static const struct gm_program program = {
     .name = "gemline kill",
     .usage = "ROLE[:INDEX]",
-    .about = "Kills one process with SIGKILL: shard, sampler, tokenizer, orchestrator or redis.",
+    .about = "Kills one process with SIGKILL: shard, sampler, tokenizer, orchestrator, gateway or "
+             "redis.",
     .positionals_max = 1,
 };
 
 static enum gm_status parse(const struct gm_args *args, char role[16], int64_t *index,
                             struct gm_err *err)
 {
-    static const char *const roles = "shard|sampler|tokenizer|orchestrator|redis";
+    static const char *const roles = "shard|sampler|tokenizer|orchestrator|gateway|redis";
     if (args->n != 1)
         return gm_fail(err, GM_INVALID, "name a process, for example gemline kill shard:0");
     const char *word = args->positionals[0], *colon = strchr(word, ':');

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     { "run", "one answer to a prompt", gm_cmd_run },
     { "chat", "a conversation in the terminal", gm_cmd_chat },
     { "session", "list, show, undo, retry or remove conversations", gm_cmd_session },
+    { "key", "add, list or revoke API keys of the HTTP gateway", gm_cmd_key },
     { "tokenize", "text to token ids and back", gm_cmd_tokenize },
     { "score", "log-probabilities of a text", gm_cmd_score },
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
@@ -30,6 +31,7 @@ static const struct command commands[] = {
     { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
     { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },
+    { "load", "many clients of an OpenAI server, and how they are served", gm_cmd_load },
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], DISTANCE_MAX = 2 };
 

@@ -10,7 +10,15 @@
 
 #include "services/cli/cli.h"
 
-enum { CONTEXT_DEFAULT = 8192, KV_CONTEXTS = 4, CONTEXT_MIN = 16 };
+enum {
+    CONTEXT_DEFAULT = 8192,
+    CONTEXT_MIN = 16,
+    POOL_TURNS = 256,        /* the pool is made for so many turns .. */
+    POOL_TURN_TOKENS = 2048, /* .. of so many tokens .. */
+    POOL_MEMORY_PART = 4,    /* .. but takes no more than this part of the free memory: kept
+                                conversations fill it in time; */
+    POOL_CONTEXTS = 4,       /* and at the least it holds so many whole contexts */
+};
 
 static const char *const default_model = "gemline/gemma-3-270m-q4_k_m.gguf";
 static const char *const default_adapter = "../../../models/gemma3-270m-chat";
@@ -91,6 +99,22 @@ static void name_of(const char *path, char *out, size_t cap)
         *dot = 0;
 }
 
+/* Tokens of the pool where --kv-tokens is not given. */
+static enum gm_status pool_tokens(const struct gm_settings *s, int kv, int64_t *tokens,
+                                  struct gm_err *err)
+{
+    uint64_t free_bytes = 0;
+    if (gm_memory_available_bytes(&free_bytes, err) != GM_OK)
+        return err->status;
+    const int64_t each = s->cut.token_bytes[kv] > 0 ? s->cut.token_bytes[kv] : 1;
+    const int64_t fit = (int64_t)(free_bytes / POOL_MEMORY_PART) / each;
+    const int64_t most = (int64_t)POOL_TURNS * POOL_TURN_TOKENS;
+    const int64_t least = POOL_CONTEXTS * s->context;
+    *tokens = fit < most ? fit : most;
+    *tokens = *tokens > least ? *tokens : least;
+    return GM_OK;
+}
+
 enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_settings *s,
                                   struct gm_err *err)
 {
@@ -115,6 +139,6 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
     if (s->context > s->cut.context)
         return gm_fail(err, GM_INVALID, "--context %lld is more than the model's %d; give less",
                        (long long)s->context, s->cut.context);
-    s->kv_tokens = o->kv_tokens ? o->kv_tokens : KV_CONTEXTS * s->context;
-    return GM_OK;
+    s->kv_tokens = s->pool_tokens = o->kv_tokens;
+    return o->kv_tokens ? GM_OK : pool_tokens(s, o->kv, &s->pool_tokens, err);
 }

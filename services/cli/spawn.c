@@ -86,8 +86,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
     if (strcmp(p->role, "gateway") == 0) {
         put(a, "--redis");
         put(a, "%s/redis.sock", home->run);
-        put(a, "--key-secret");
-        put(a, "%s/key-secret", home->dir);
+        put_pair(a, "--home", home->dir);
         put_pair(a, "--model", set->served);
         put_pair(a, "--http", set->http);
         if (set->origins[0])
@@ -104,7 +103,7 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
             put_pair(a, "--adapter", set->adapter);
         put_number(a, "--threads", set->threads);
         put_number(a, "--context", set->context);
-        put_number(a, "--kv-tokens", set->kv_tokens);
+        put_number(a, "--kv-tokens", set->pool_tokens);
         put_pair(a, "--kv", set->kv);
         put_pair(a, "--speculate", set->speculate);
     }

@@ -222,7 +222,9 @@ static enum gm_status adopt(struct super *s, bool *adopted, struct gm_err *err)
         p->pidfd = p->pid > 0 ? pidfd_open((pid_t)p->pid, 0) : -1;
         p->failed = false;
     }
+    const int64_t pool = s->st.set.pool_tokens; /* a shard that comes back is as the others */
     s->st.set = *s->job->set;
+    s->st.set.pool_tokens = pool > 0 ? pool : s->st.set.pool_tokens;
     *adopted = true;
     return GM_OK;
 }

@@ -12,13 +12,13 @@
 #include <stdint.h>
 
 enum {
-    GM_RUNNING_MAX = 256,   /* turns given to the pipeline at once */
-    GM_WAITING_MAX = 256,   /* turns that wait for one of these to end */
-    GM_SUSTAINED_MAX = 32,  /* turns at once that the pipeline may have for long */
-    GM_BURST_MS = 3000,     /* how long it may have more */
-    GM_WAIT_MS = 30000,     /* the longest wait; then 429 */
-    GM_RETRY_S_MAX = 30,    /* the longest Retry-After */
-    GM_PACE_REQUESTS = 32,  /* ends of turns that the pace is taken from */
+    GM_RUNNING_MAX = 256,  /* turns given to the pipeline at once */
+    GM_WAITING_MAX = 256,  /* turns that wait for one of these to end */
+    GM_SUSTAINED_MAX = 32, /* turns at once that the pipeline may have for long */
+    GM_BURST_MS = 3000,    /* how long it may have more */
+    GM_WAIT_MS = 30000,    /* the longest wait; then 429 */
+    GM_RETRY_S_MAX = 30,   /* the longest Retry-After */
+    GM_PACE_REQUESTS = 32, /* ends of turns that the pace is taken from */
 };
 
 /* Zero-initialise. */

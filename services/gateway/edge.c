@@ -12,7 +12,8 @@
 static const char no_job[] = "the gateway works on all the requests it may; try again in a moment";
 static const char draining[] = "the server is being stopped; try again in a moment";
 
-/* ---- the pipeline ----------------------------------------------------------------------------- */
+/* ---- the pipeline -----------------------------------------------------------------------------
+ */
 
 /* The system_fingerprint: equal ones mean equal bits. */
 static void name_bits(struct gm_gateway *g)
@@ -60,7 +61,7 @@ static int64_t info_pause_ms(const struct gm_gateway *g)
     return g->ready ? GM_INFO_MS : GM_INFO_MS / 50;
 }
 
-enum gm_status gm_gateway_open(struct gm_gateway *g, const char *secret_path, struct gm_err *err)
+enum gm_status gm_gateway_open(struct gm_gateway *g, const char *home, struct gm_err *err)
 {
     g->started_s = gm_wall_ms() / 1000;
     gm_metrics_init(&g->metrics);
@@ -71,7 +72,7 @@ enum gm_status gm_gateway_open(struct gm_gateway *g, const char *secret_path, st
         rc = gm_idmap_open(&g->serials, 64, GM_JOBS_MAX, err);
     if (rc == GM_OK)
         rc = gm_follows_open(&g->follows, g->base.bus, g->base.rpc, g->orchestrator, err);
-    return rc == GM_OK ? gm_keys_open(g, secret_path, err) : rc;
+    return rc == GM_OK ? gm_keys_open(g, home, err) : rc;
 }
 
 void gm_gateway_close(struct gm_gateway *g)
@@ -90,6 +91,7 @@ void gm_gateway_tick(struct gm_gateway *g)
 {
     if (!g->asking && gm_now_ms() - g->asked_ms >= info_pause_ms(g))
         ask_info(g);
+    g->store_ms = gm_store_tick(g->store);
     gm_keys_tick(g);
     gm_turns_tick(g);
     g->follow_ms = gm_follows_tick(g->follows);
@@ -99,19 +101,16 @@ int gm_gateway_next_ms(struct gm_gateway *g)
 {
     const int follow = g->follow_ms;
     int64_t ms = g->asked_ms + info_pause_ms(g) - gm_now_ms();
+    const int64_t keys = gm_keys_next_ms(g);
+    ms = keys < ms ? keys : ms;
     if (ms < 1)
         ms = 1;
     for (const struct gm_job *j = g->jobs; j && ms > GM_AGAIN_MS; j = j->next)
         if (j->waiting)
             ms = GM_AGAIN_MS;
+    if (g->store_ms >= 0 && g->store_ms < ms)
+        ms = g->store_ms;
     return follow >= 0 && follow < ms ? follow : (int)ms;
-}
-
-enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_err *err)
-{
-    (void)err;
-    *open = g->vocab_open && g->ready;
-    return GM_OK;
 }
 
 void gm_gateway_health(void *self, Gm__HealthReply *h)
@@ -122,7 +121,8 @@ void gm_gateway_health(void *self, Gm__HealthReply *h)
     h->sessions = (uint32_t)g->admission.running;
 }
 
-/* ---- a request's headers ---------------------------------------------------------------------- */
+/* ---- a request's headers ----------------------------------------------------------------------
+ */
 
 static void on_gone(void *user)
 {
@@ -153,8 +153,7 @@ static bool guard(struct gm_job *j, struct gm_problem *why)
     struct gm_gateway *g = j->g;
     struct gm_exchange *x = j->x;
     const struct gm_guard rules = { g->address, g->local, g->origins };
-    const struct gm_guarded said = { gm_exchange_header(x, "Host"),
-                                     gm_exchange_header(x, "Origin"),
+    const struct gm_guarded said = { gm_exchange_header(x, "Host"), gm_exchange_header(x, "Origin"),
                                      gm_exchange_header(x, "Sec-Fetch-Site") };
     bool listed = false;
     const char *refused = gm_guard_check(&rules, &said, &listed);
@@ -201,7 +200,8 @@ static void check(void *self, struct gm_exchange *x)
     }
 }
 
-/* ---- a whole request -------------------------------------------------------------------------- */
+/* ---- a whole request --------------------------------------------------------------------------
+ */
 
 static void parse_and_begin(struct gm_job *j)
 {

@@ -21,21 +21,21 @@
 #include "services/gateway/answer.h"
 #include "services/gateway/guard.h"
 #include "services/gateway/http.h"
+#include "services/gateway/keyring.h"
 #include "services/gateway/listen.h"
 #include "services/gateway/metrics.h"
 #include "services/gateway/path.h"
 #include "services/gateway/request.h"
 
 enum {
-    GM_TENANT_MAX = 64,     /* bytes of a tenant's name */
-    GM_INFO_MS = 1000,      /* between two questions to the pipeline */
-    GM_PATIENCE_MS = 60000, /* how long a turn goes on when nobody listens */
-    GM_ASK_MS = 15000,      /* calls to the pipeline that are no turns */
+    GM_TENANT_MAX = 64,            /* bytes of a tenant's name */
+    GM_INFO_MS = 1000,             /* between two questions to the pipeline */
+    GM_PATIENCE_MS = 60000,        /* how long a turn goes on when nobody listens */
+    GM_ASK_MS = 15000,             /* calls to the pipeline that are no turns */
     GM_JSON_BYTES_MAX = 128 << 20, /* one JSON answer */
-    GM_JOBS_MAX = 4096,     /* requests being worked on */
-    GM_AGAIN_MS = 100,      /* a turn that found no pages is begun again after this */
-    GM_HASH_HEX = 33,
-    GM_KEY_ID_MAX = 64,       /* a hash of 16 bytes in hex digits, with the ending 0 */
+    GM_JOBS_MAX = 4096,            /* requests being worked on */
+    GM_AGAIN_MS = 100,             /* a turn that found no pages is begun again after this */
+    GM_HASH_HEX = 33, /* a hash of 16 bytes in hex digits, with the ending 0 */
 };
 #define GM_LOCAL_TENANT "local"
 
@@ -53,8 +53,8 @@ struct gm_run {
     char turn[GM_ID_BYTES + 16], session[GM_REQUEST_ID_MAX + 1];
     int64_t again_ms; /* > 0: it found no pages and is begun again then */
     struct gm_detok detok;
-    struct gm_buf text;            /* the answer so far */
-    size_t told;                   /* bytes of it that were sent as events */
+    struct gm_buf text;             /* the answer so far */
+    size_t told;                    /* bytes of it that were sent as events */
     struct gm_answer_token *tokens; /* owned with their alternatives; where they are asked for */
     size_t n_tokens, tokens_cap, tokens_told;
     struct gm_text_at at; /* of streamed text completions */
@@ -72,9 +72,9 @@ struct gm_job {
     struct gm_exchange *x; /* NULL: the client left */
     struct gm_path path;
     char tenant[GM_TENANT_MAX + 1];
-    char key_id[GM_KEY_ID_MAX + 1]; /* "": none */
+    char key_id[GM_KEY_ID_DIGITS + 1]; /* "": none */
     struct gm_request req;
-    struct gm_buf messages; /* of the whole conversation, where it is not the request's own */
+    struct gm_buf messages;    /* of the whole conversation, where it is not the request's own */
     char id[GM_ID_BYTES + 16]; /* of the answer: "chatcmpl-..." */
     int64_t created_s, begun_us;
     uint64_t seed;
@@ -85,8 +85,8 @@ struct gm_job {
     bool streaming;         /* the event stream has begun */
     int64_t waiting_ms;     /* since when */
     char body_hash[GM_HASH_HEX];
-    char idempotency[GM_HASH_HEX]; /* "": none; else what names its turns */
-    uint32_t sequence;      /* events of a response sent */
+    char idempotency[GM_HASH_HEX];  /* "": none; else what names its turns */
+    uint32_t sequence;              /* events of a response sent */
     char item_id[GM_ID_BYTES + 16]; /* of a response's message */
     struct gm_usage usage;          /* of a response */
     struct gm_scoring *scoring;     /* owned: prompts that are scored (edge_score.c) */
@@ -101,6 +101,7 @@ struct gm_gateway {
     struct gm_store *store;
     const char *run_dir, *model, *origins;
     bool insecure, local;
+    struct gm_http_limits limits;
     char address[GM_ADDRESS_MAX], address_path[GM_PATH_MAX];
     int listen_fd, n_http_fds;
     bool http_ready;
@@ -114,7 +115,7 @@ struct gm_gateway {
     char numerics[256], waiting_for[128];
     char fingerprint[24]; /* names the bits of an answer: a hash of the numerics id */
     int64_t asked_ms, started_s;
-    int follow_ms; /* until the followed turns must be looked after; -1: never */
+    int store_ms, follow_ms; /* until the followed turns must be looked after; -1: never */
     /* requests */
     struct gm_job *jobs, *jobs_last; /* oldest first */
     size_t n_jobs;
@@ -123,22 +124,19 @@ struct gm_gateway {
     struct gm_admission admission;
     /* keys */
     struct gm_keyring *keys;
-    bool keys_known, keys_asking;
+    bool keys_asking;
     int64_t keys_asked_ms;
     struct gm_metrics metrics;
     int64_t shard_us[GM_METRICS_SHARDS_MAX]; /* when each was asked last */
 };
 
 /* ---- edge.c ---- */
-enum gm_status gm_gateway_open(struct gm_gateway *g, const char *secret_path, struct gm_err *err);
+enum gm_status gm_gateway_open(struct gm_gateway *g, const char *home, struct gm_err *err);
 void gm_gateway_close(struct gm_gateway *g);
 struct gm_http_hooks gm_gateway_hooks(struct gm_gateway *g);
 void gm_gateway_tick(struct gm_gateway *g);
 int gm_gateway_next_ms(struct gm_gateway *g);
 void gm_gateway_health(void *self, Gm__HealthReply *health);
-/* *open: requests may be taken now. A failure says why they never may (no keys, and an address
- * beyond this machine). */
-enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_err *err);
 
 /* ---- edge_job.c: the life of a request ---- */
 struct gm_job *gm_job_new(struct gm_gateway *g, struct gm_exchange *x);
@@ -147,7 +145,7 @@ struct gm_job *gm_job_of(struct gm_gateway *g, uint64_t serial);
 void gm_job_fail(struct gm_job *j, const struct gm_problem *why);
 void gm_job_fail_err(struct gm_job *j, const struct gm_err *err);
 void gm_job_json(struct gm_job *j, int status, struct gm_buf *json);
-void gm_job_end(struct gm_job *j); /* the answer is given, or nobody waits for it */
+void gm_job_end(struct gm_job *j);  /* the answer is given, or nobody waits for it */
 void gm_job_gone(struct gm_job *j); /* the client left */
 
 /* A call to a process of the pipeline; answer is called once while the job lives, with body NULL
@@ -169,10 +167,10 @@ bool gm_job_redis(struct gm_job *j, gm_job_reply *reply, int argc, const char **
                   const size_t *lens);
 
 /* ---- edge_turn.c: a request that runs turns ---- */
-void gm_turns_begin(struct gm_job *j);  /* the body is parsed, the tenant known */
-void gm_turns_admit(struct gm_job *j);  /* history and idempotency are settled */
-void gm_turns_start(struct gm_job *j);  /* there is room */
-void gm_turns_drop(struct gm_job *j);   /* leaves what runs; counts it out */
+void gm_turns_begin(struct gm_job *j); /* the body is parsed, the tenant known */
+void gm_turns_admit(struct gm_job *j); /* history and idempotency are settled */
+void gm_turns_start(struct gm_job *j); /* there is room */
+void gm_turns_drop(struct gm_job *j);  /* leaves what runs; counts it out */
 void gm_turns_tick(struct gm_gateway *g);
 /* A hash of the tenant and n bytes. */
 void gm_turns_hash(char out[GM_HASH_HEX], const char *tenant, const void *bytes, size_t n);
@@ -211,9 +209,13 @@ void gm_sessions_begin(struct gm_job *j); /* any route of sessions */
 void gm_info_begin(struct gm_job *j); /* models, health, ready, metrics, openapi.json, the page */
 
 /* ---- edge_key.c ---- */
-enum gm_status gm_keys_open(struct gm_gateway *g, const char *secret_path, struct gm_err *err);
+/* *open: requests may be taken now. A failure says why they never may (no keys, and an address
+ * beyond this machine). */
+enum gm_status gm_gateway_may_open(struct gm_gateway *g, bool *open, struct gm_err *err);
+enum gm_status gm_keys_open(struct gm_gateway *g, const char *home, struct gm_err *err);
 void gm_keys_close(struct gm_gateway *g);
 void gm_keys_tick(struct gm_gateway *g);
+int64_t gm_keys_next_ms(const struct gm_gateway *g);
 /* Finds out who asks; false: refused, the job is gone. `then` may run later. */
 void gm_keys_check(struct gm_job *j, void (*then)(struct gm_job *j));
 /* Gives a browser that has none the cookie that is its tenant. */

@@ -13,7 +13,8 @@
 
 static const char owner[] = "google";
 
-/* ---- models ----------------------------------------------------------------------------------- */
+/* ---- models -----------------------------------------------------------------------------------
+ */
 
 static struct gm_model_info model_of(const struct gm_gateway *g)
 {
@@ -44,7 +45,8 @@ static void answer_models(struct gm_job *j)
     gm_job_json(j, 200, &json);
 }
 
-/* ---- health ----------------------------------------------------------------------------------- */
+/* ---- health -----------------------------------------------------------------------------------
+ */
 
 static void answer_health(struct gm_job *j)
 {
@@ -57,8 +59,8 @@ static void answer_ready(struct gm_job *j)
 {
     struct gm_gateway *g = j->g;
     struct gm_buf json = GM_BUF(1024);
-    const char *missing = g->draining_ms ? "the end of this server"
-                          : g->ready     ? NULL
+    const char *missing = g->draining_ms      ? "the end of this server"
+                          : g->ready          ? NULL
                           : g->waiting_for[0] ? g->waiting_for
                                               : "the pipeline";
     (void)gm_buf_append_text(
@@ -72,7 +74,8 @@ static void answer_ready(struct gm_job *j)
     gm_job_json(j, missing ? 503 : 200, &json);
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------- */
+/* ---- metrics ----------------------------------------------------------------------------------
+ */
 
 /* Shards are asked one after the other; then the text is written. */
 struct asking {
@@ -152,8 +155,24 @@ static void ask_shard(struct gm_job *j)
                                                 .answer = on_shard });
 }
 
+/* Every shard has its socket in the run directory, numbered from 0. */
+static uint32_t count_shards(const struct gm_gateway *g)
+{
+    char name[32], path[GM_PATH_MAX];
+    uint32_t n = 0;
+    while (n < GM_METRICS_SHARDS_MAX) {
+        snprintf(name, sizeof name, "shard-%u.sock", n);
+        if (gm_path_join(path, sizeof path, g->run_dir, name, NULL) != GM_OK ||
+            !gm_path_exists(path))
+            break;
+        n++;
+    }
+    return n;
+}
+
 static void begin_metrics(struct gm_job *j)
 {
+    j->g->metrics.n_shards = count_shards(j->g);
     j->own = calloc(1, sizeof(struct asking));
     j->own_free = free;
     if (j->own)
@@ -162,7 +181,8 @@ static void begin_metrics(struct gm_job *j)
         answer_metrics(j);
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------------
+ */
 
 static void answer_openapi(struct gm_job *j)
 {

@@ -12,7 +12,8 @@
 static const char json_type[] = "application/json";
 enum { ERROR_BYTES = 8192 };
 
-/* ---- made and freed --------------------------------------------------------------------------- */
+/* ---- made and freed ---------------------------------------------------------------------------
+ */
 
 struct gm_job *gm_job_new(struct gm_gateway *g, struct gm_exchange *x)
 {
@@ -74,7 +75,8 @@ void gm_job_gone(struct gm_job *j)
     gm_job_end(j);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------
+ */
 
 void gm_job_json(struct gm_job *j, int status, struct gm_buf *json)
 {
@@ -89,8 +91,10 @@ static void count_refusal(struct gm_job *j, int http)
     static const struct {
         int http;
         enum gm_refusal why;
-    } table[] = { { 401, GM_REFUSAL_KEY },      { 403, GM_REFUSAL_KEY },
-                  { 408, GM_REFUSAL_TIME },     { 429, GM_REFUSAL_QUEUE },
+    } table[] = { { 401, GM_REFUSAL_KEY },
+                  { 403, GM_REFUSAL_KEY },
+                  { 408, GM_REFUSAL_TIME },
+                  { 429, GM_REFUSAL_QUEUE },
                   { 503, GM_REFUSAL_UNAVAILABLE } };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         if (table[i].http == http) {
@@ -127,14 +131,15 @@ void gm_job_fail_err(struct gm_job *j, const struct gm_err *err)
     struct gm_problem why;
     memset(&why, 0, sizeof why);
     gm_problem_from(&why, err);
-    if (err->status == GM_PRECONDITION && strstr(err->text, "--context")) /* as CONTRACT has it */
+    if (err->detail == GM_DETAIL_CONTEXT)
         snprintf(why.code, sizeof why.code, "context_length_exceeded");
     if (why.http >= 500)
         gm_log_err(GM_LOG_WARN, "request failed", err);
     gm_job_fail(j, &why);
 }
 
-/* ---- waiting for others ----------------------------------------------------------------------- */
+/* ---- waiting for others -----------------------------------------------------------------------
+ */
 
 struct waiting {
     struct gm_gateway *g;

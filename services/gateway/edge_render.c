@@ -8,12 +8,17 @@
 
 #include "services/gateway/edge.h"
 
-enum { EVENT_JSON_MAX = 1 << 20, CUT_TOKENS = 8 };
+enum {
+    EVENT_JSON_MAX = GM_HTTP_EVENT_BYTES_MAX - 4096, /* the last events of a response hold all */
+    EVENT_TOKENS_MAX = 8,      /* tokens with their log-probabilities in one event */
+    EVENT_TOKENS_BYTES = 3072, /* about so many bytes of them */
+    TOKEN_JSON_BYTES = 96,     /* of a token, or an alternative of it */
+};
 
 static struct gm_answer_meta meta_of(const struct gm_job *j)
 {
     return (struct gm_answer_meta){ .form = j->req.api == GM_API_COMPLETION ? GM_ANSWER_TEXT
-                                                                           : GM_ANSWER_CHAT,
+                                                                            : GM_ANSWER_CHAT,
                                     .id = j->id,
                                     .created = j->created_s,
                                     .model = j->g->model,
@@ -56,12 +61,13 @@ static struct gm_timings timings_of(const struct gm_job *j, const struct gm_usag
                                 .ttft_ms = ttft };
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events -----------------------------------------------------------------------------------
+ */
 
 /* One event with the JSON, which is emptied. id < 0: none. */
 static void send_event(struct gm_job *j, const char *name, int64_t id, struct gm_buf *json)
 {
-    struct gm_buf frame = GM_BUF(2 * EVENT_JSON_MAX);
+    struct gm_buf frame = GM_BUF(GM_HTTP_EVENT_BYTES_MAX);
     if (j->x && gm_sse_event(&frame, name, id, gm_buf_text(json), json->len, NULL) == GM_OK)
         gm_exchange_event(j->x, gm_buf_text(&frame), frame.len);
     gm_buf_free(&frame);
@@ -76,6 +82,16 @@ static void begin_stream(struct gm_job *j)
     gm_exchange_stream(j->x);
 }
 
+/* The stream ends here; the turn goes on, and the job with it. */
+static void too_large(struct gm_job *j)
+{
+    struct gm_problem why;
+    memset(&why, 0, sizeof why);
+    gm_problem_set(&why, 500, "answer_too_large", NULL,
+                   "the answer is larger than an event may be; ask for fewer log-probabilities");
+    gm_render_error(j, &why);
+}
+
 static void send_response_event(struct gm_job *j, enum gm_response_event kind,
                                 const struct gm_choice *choice)
 {
@@ -85,6 +101,8 @@ static void send_response_event(struct gm_job *j, enum gm_response_event kind,
         gm_answer_response_event(&json, &r, kind, choice, j->sequence, NULL) == GM_OK) {
         j->sequence++;
         send_event(j, gm_response_event_name(&r, kind), -1, &json);
+    } else {
+        too_large(j);
     }
     gm_buf_free(&json);
 }
@@ -103,61 +121,103 @@ static void send_chunk(struct gm_run *r, enum gm_chunk kind, const struct gm_cho
     const bool last = kind == GM_CHUNK_LAST && j->n_ended == j->n_runs;
     if (gm_answer_chunk(&json, &meta, kind, choice, last ? &t : NULL, NULL) == GM_OK)
         send_event(j, NULL, j->n_runs == 1 ? (int64_t)r->n : -1, &json);
+    else
+        too_large(j);
     gm_buf_free(&json);
 }
 
-/* Sends the text and tokens that were not sent yet, in events of bounded size. */
-static void send_more(struct gm_run *r)
+/* ---- text and tokens in events of bounded size ------------------------------------------------
+ */
+
+/* What is to be sent; its text and its tokens need not end together. */
+struct rest {
+    const char *text;
+    size_t len;
+    const struct gm_answer_token *tokens;
+    size_t n;
+    bool logprobs;
+};
+
+/* How many tokens an event takes with their alternatives; at least one of n > 0. */
+static size_t fitting(const struct rest *s)
 {
-    struct gm_job *j = r->job;
-    const bool logprobs = j->req.sampling.logprobs >= 0 && j->req.api != 0;
-    while (r->told < r->text.len || r->tokens_told < r->n_tokens) {
-        const char *text = gm_buf_text(&r->text) + r->told;
-        const size_t left = r->n_tokens - r->tokens_told;
-        size_t n = gm_answer_cut(text, r->text.len - r->told);
-        const size_t tokens = left < CUT_TOKENS ? left : CUT_TOKENS;
-        if (tokens < left) { /* the text of these tokens alone: they are decoded again */
-            n = 0;
-            for (size_t i = 0; i < tokens; i++) {
-                size_t len;
-                gm_vocab_piece(&j->g->vocab, r->tokens[r->tokens_told + i].id, &len);
-                n += len;
-            }
-            n = n > r->text.len - r->told ? r->text.len - r->told : n;
-            while (n > 0 && n < r->text.len - r->told && ((uint8_t)text[n] & 0xc0) == 0x80)
-                n--;
-        }
+    size_t k = 0, bytes = 0;
+    while (k < s->n && k < EVENT_TOKENS_MAX) {
+        bytes += TOKEN_JSON_BYTES * (1 + (size_t)s->tokens[k].n_top);
+        if (k > 0 && bytes > EVENT_TOKENS_BYTES)
+            break;
+        k++;
+    }
+    return k;
+}
+
+/* The text of the first k tokens alone: they are decoded again. */
+static size_t text_of(const struct gm_job *j, const struct rest *s, size_t k)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < k; i++) {
+        size_t len;
+        gm_vocab_piece(&j->g->vocab, s->tokens[i].id, &len);
+        n += len;
+    }
+    n = n > s->len ? s->len : n;
+    while (n > 0 && n < s->len && ((uint8_t)s->text[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+static void send_rest(struct gm_run *r, struct rest s)
+{
+    while (s.len > 0 || s.n > 0) {
+        const size_t tokens = fitting(&s), most = gm_answer_cut(s.text, s.len);
+        const size_t own = tokens < s.n ? text_of(r->job, &s, tokens) : most;
+        const size_t n = own < most ? own : most;
         const struct gm_choice c = { .index = r->index,
-                                     .text = text,
+                                     .text = s.text,
                                      .text_len = n,
-                                     .logprobs = logprobs,
-                                     .tokens = r->tokens + r->tokens_told,
+                                     .logprobs = s.logprobs,
+                                     .tokens = s.tokens,
                                      .n_tokens = tokens,
                                      .at = &r->at };
         send_chunk(r, GM_CHUNK_TEXT, &c);
-        r->told += n;
-        r->tokens_told += tokens;
+        s.text += n;
+        s.len -= n;
+        s.n -= tokens;
+        if (s.n > 0)
+            s.tokens += tokens;
     }
+}
+
+/* What was not sent yet. */
+static void send_more(struct gm_run *r)
+{
+    const struct gm_job *j = r->job;
+    const struct rest s = { .text = gm_buf_text(&r->text) + r->told,
+                            .len = r->text.len - r->told,
+                            .tokens = r->n_tokens ? r->tokens + r->tokens_told : NULL,
+                            .n = r->n_tokens - r->tokens_told,
+                            .logprobs = j->req.sampling.logprobs >= 0 && j->req.api != 0 };
+    r->told = r->text.len;
+    r->tokens_told = r->n_tokens;
+    send_rest(r, s);
 }
 
 /* The prompt that completions with echo begin with. */
 static void send_echo(struct gm_run *r)
 {
     struct gm_job *j = r->job;
-    const struct gm_answer_token *tokens = NULL;
+    struct rest s = { .n = 0 };
     struct gm_buf text = GM_BUF(GM_JSON_BYTES_MAX);
     if (!j->req.echo)
         return;
-    const size_t n = gm_echo_tokens(j, r->prompt, &tokens);
+    s.n = gm_echo_tokens(j, r->prompt, &s.tokens);
+    s.logprobs = s.n > 0;
     if (gm_echo_text(j, r->prompt, &text) == GM_OK) {
-        const struct gm_choice c = { .index = r->index,
-                                     .text = gm_buf_text(&text),
-                                     .text_len = text.len,
-                                     .logprobs = n > 0,
-                                     .tokens = tokens,
-                                     .n_tokens = n,
-                                     .at = &r->at };
-        send_chunk(r, GM_CHUNK_TEXT, &c);
+        s.text = gm_buf_text(&text);
+        s.len = text.len;
+        send_rest(r, s);
+    } else {
+        too_large(j);
     }
     gm_buf_free(&text);
 }
@@ -188,9 +248,7 @@ void gm_render_tokens(struct gm_run *r)
 void gm_render_ended(struct gm_run *r)
 {
     struct gm_job *j = r->job;
-    const struct gm_choice c = {
-        .index = r->index, .text = "", .finish = r->finish, .at = &r->at
-    };
+    const struct gm_choice c = { .index = r->index, .text = "", .finish = r->finish, .at = &r->at };
     if (!j->req.stream)
         return;
     begin_stream(j);
@@ -202,7 +260,8 @@ void gm_render_ended(struct gm_run *r)
         send_chunk(r, GM_CHUNK_LAST, &c);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------
+ */
 
 static void end_stream(struct gm_job *j)
 {

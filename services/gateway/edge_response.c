@@ -1,8 +1,7 @@
 /* edge_response.c - the Responses API: immutable points of conversations, kept in Redis.
  *
- * Owns:      gm:resp:{tenant}:ID, a hash of the answer's JSON and the conversation up to and with it
- *            (without instructions, which are not inherited).
- * Does not:  run the turn (edge_turn.c).
+ * Owns:      gm:resp:{tenant}:ID, a hash of the answer's JSON and the conversation up to and with
+ * it (without instructions, which are not inherited). Does not:  run the turn (edge_turn.c).
  */
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
@@ -39,7 +38,8 @@ static void not_found(struct gm_job *j, const char *param, const char *id)
     gm_job_fail(j, &why);
 }
 
-/* ---- a new response --------------------------------------------------------------------------- */
+/* ---- a new response ---------------------------------------------------------------------------
+ */
 
 /* The conversation is known: instructions, what was before, the new input. */
 static void begin(struct gm_job *j)
@@ -120,8 +120,7 @@ enum gm_status gm_response_fill(struct gm_job *j, struct gm_response *r)
         .session = j->req.session[0] ? j->req.session : NULL,
         .temperature = j->req.sampling.temperature,
         .top_p = j->req.sampling.top_p,
-        .max_output_tokens =
-            j->req.has_max_tokens ? (uint32_t)j->req.sampling.max_tokens : 0,
+        .max_output_tokens = j->req.has_max_tokens ? (uint32_t)j->req.sampling.max_tokens : 0,
         .top_logprobs = (uint32_t)j->req.top_logprobs,
         .store = j->req.store,
         .parallel_tool_calls = true,
@@ -129,7 +128,8 @@ enum gm_status gm_response_fill(struct gm_job *j, struct gm_response *r)
     return GM_OK;
 }
 
-/* ---- its end ---------------------------------------------------------------------------------- */
+/* ---- its end ----------------------------------------------------------------------------------
+ */
 
 static void answer(struct gm_job *j)
 {
@@ -199,10 +199,10 @@ void gm_response_done(struct gm_job *j)
     if (rc == GM_OK) {
         key_of(j, j->id, key);
         snprintf(ttl, sizeof ttl, "%d", RESPONSE_TTL_S);
-        const char *argv[] = { "EVAL", SCRIPT, "1", key, gm_buf_text(&json),
-                               gm_buf_text(&messages), ttl };
-        const size_t lens[] = { 4, sizeof SCRIPT - 1, 1, strlen(key), json.len,
-                                messages.len, strlen(ttl) };
+        const char *argv[] = { "EVAL", SCRIPT, "1", key, gm_buf_text(&json), gm_buf_text(&messages),
+                               ttl };
+        const size_t lens[] = { 4,        sizeof SCRIPT - 1, 1,          strlen(key),
+                                json.len, messages.len,      strlen(ttl) };
         (void)gm_job_redis(j, on_stored, 7, argv, lens);
     } else {
         gm_job_fail_err(j, &err);
@@ -211,17 +211,21 @@ void gm_response_done(struct gm_job *j)
     gm_buf_free(&messages);
 }
 
-/* ---- stored ones ------------------------------------------------------------------------------ */
+/* ---- stored ones ------------------------------------------------------------------------------
+ */
 
 static void on_got(struct gm_job *j, const struct redisReply *r, const struct gm_err *err)
 {
     struct gm_buf json = GM_BUF(RECORD_BYTES_MAX);
+    struct gm_err why = GM_ERR_NONE;
     if (!r)
         gm_job_fail_err(j, err);
     else if (r->type != REDIS_REPLY_STRING)
         not_found(j, "response_id", j->path.id);
-    else if (gm_buf_append(&json, r->str, r->len, NULL) == GM_OK)
+    else if (gm_buf_append(&json, r->str, r->len, &why) == GM_OK)
         gm_job_json(j, 200, &json);
+    else
+        gm_job_fail_err(j, &why);
 }
 
 void gm_response_get(struct gm_job *j)

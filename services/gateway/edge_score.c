@@ -15,7 +15,7 @@ enum { CREDIT = GM_STREAM_CREDIT };
 struct scored {
     int32_t *ids; /* owned */
     size_t n;
-    struct gm_score_row *rows; /* owned, [n]; NULL: not scored */
+    struct gm_score_row *rows;      /* owned, [n]; NULL: not scored */
     struct gm_answer_token *tokens; /* owned, [n]; made from rows for an echo */
 };
 
@@ -60,7 +60,8 @@ static void no_memory(struct gm_job *j)
     gm_job_fail_err(j, &err);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------
+ */
 
 struct stream {
     struct gm_gateway *g;
@@ -138,18 +139,19 @@ static void ask_rows(struct gm_job *j)
     s->used = 0;
     struct gm_peer *peer = gm_bus_peer(g->base.bus, g->orchestrator, &err);
     if (peer)
-        s->call = gm_rpc_call(g->base.rpc,
-                              &(struct gm_call){ peer, "Orchestrator.Score", &r.base,
-                                                 &gm__score_event__descriptor, 0, CREDIT, on_rows,
-                                                 st },
-                              &err);
+        s->call =
+            gm_rpc_call(g->base.rpc,
+                        &(struct gm_call){ peer, "Orchestrator.Score", &r.base,
+                                           &gm__score_event__descriptor, 0, CREDIT, on_rows, st },
+                        &err);
     if (!s->call) {
         free(st);
         gm_job_fail_err(j, &err);
     }
 }
 
-/* ---- ids -------------------------------------------------------------------------------------- */
+/* ---- ids --------------------------------------------------------------------------------------
+ */
 
 static bool put_ids(struct scored *t, const int32_t *ids, size_t n)
 {
@@ -252,7 +254,8 @@ static void begin(struct gm_job *j, bool rows, uint32_t top, uint32_t every,
     next_text(j);
 }
 
-/* ---- /v1/score -------------------------------------------------------------------------------- */
+/* ---- /v1/score --------------------------------------------------------------------------------
+ */
 
 static void answer_score(struct gm_job *j)
 {
@@ -277,7 +280,8 @@ void gm_score_begin(struct gm_job *j)
     begin(j, true, (uint32_t)j->req.top, (uint32_t)j->req.every, answer_score);
 }
 
-/* ---- completions that echo -------------------------------------------------------------------- */
+/* ---- completions that echo --------------------------------------------------------------------
+ */
 
 /* Token i was predicted by row i - 1; the first by none. */
 static bool make_tokens(struct scored *t)
@@ -352,7 +356,8 @@ enum gm_status gm_echo_text(const struct gm_job *j, uint32_t prompt, struct gm_b
     return gm_vocab_decode(&j->g->vocab, p->ids, p->n_ids, out, NULL);
 }
 
-/* ---- tokens and texts ------------------------------------------------------------------------- */
+/* ---- tokens and texts -------------------------------------------------------------------------
+ */
 
 static void on_tokens(struct gm_job *j, const ProtobufCMessage *body, const struct gm_err *err)
 {

@@ -16,7 +16,10 @@ static void fill_head(struct gm_session_info *s, const Gm__SessionReply *r)
                                    .touched_ms = r->touched_ms,
                                    .busy = r->busy,
                                    .raw = r->has_raw && r->raw,
-                                   .n_turns = (uint32_t)r->n_turns };
+                                   .title = r->has_title ? (const char *)r->title.data : NULL,
+                                   .title_len = r->has_title ? r->title.len : 0,
+                                   .n_turns = r->has_turn_count ? r->turn_count
+                                                                : (uint32_t)r->n_turns };
 }
 
 static void answer_or_fail(struct gm_job *j, enum gm_status rc, struct gm_buf *json)
@@ -31,7 +34,8 @@ static void answer_or_fail(struct gm_job *j, enum gm_status rc, struct gm_buf *j
     gm_job_fail_err(j, &err);
 }
 
-/* ---- one session ------------------------------------------------------------------------------ */
+/* ---- one session ------------------------------------------------------------------------------
+ */
 
 static enum gm_status put_session(const struct gm_job *j, const Gm__SessionReply *r,
                                   struct gm_buf *json)
@@ -87,7 +91,8 @@ static void on_removed(struct gm_job *j, const ProtobufCMessage *body, const str
         answer_or_fail(j, gm_answer_deleted(&json, j->path.id, "session.deleted", NULL), &json);
 }
 
-/* ---- the list --------------------------------------------------------------------------------- */
+/* ---- the list ---------------------------------------------------------------------------------
+ */
 
 static void on_list(struct gm_job *j, const ProtobufCMessage *body, const struct gm_err *err)
 {

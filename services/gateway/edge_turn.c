@@ -17,7 +17,8 @@ enum {
     ANSWER_BYTES_MAX = 32 << 20, /* text of one answer */
 };
 
-/* ---- memory of a run -------------------------------------------------------------------------- */
+/* ---- memory of a run --------------------------------------------------------------------------
+ */
 
 static void run_free(struct gm_run *r)
 {
@@ -25,6 +26,12 @@ static void run_free(struct gm_run *r)
         free((void *)(uintptr_t)r->tokens[i].top);
     free(r->tokens);
     gm_buf_free(&r->text);
+}
+
+/* What a turn cost, against its key's day; a prompt counts once for all its choices. */
+static void charge(const struct gm_run *r)
+{
+    gm_keys_charge(r->job, r->n + (r->choice == 0 ? r->prompt_tokens : 0));
 }
 
 void gm_turns_drop(struct gm_job *j)
@@ -38,6 +45,8 @@ void gm_turns_drop(struct gm_job *j)
             gm_follow_let(f);
         else if (f)
             gm_follow_leave(f);
+        if (r->started && !r->ended)
+            charge(r);
         if (j->admitted && !r->ended)
             gm_admission_end(&g->admission, gm_now_ms());
         run_free(r);
@@ -66,13 +75,14 @@ static bool keep_token(struct gm_run *r, const Gm__Token *t)
         return false;
     for (size_t i = 0; i < t->n_top; i++)
         top[i] = (struct gm_top){ t->top[i]->id, t->top[i]->logprob };
-    r->tokens[r->n_tokens++] = (struct gm_answer_token){
-        t->id, t->has_logprob, t->has_logprob ? t->logprob : 0.0f, (uint32_t)t->n_top, top
-    };
+    r->tokens[r->n_tokens++] =
+        (struct gm_answer_token){ t->id, t->has_logprob, t->has_logprob ? t->logprob : 0.0f,
+                                  (uint32_t)t->n_top, top };
     return true;
 }
 
-/* ---- what comes of a turn --------------------------------------------------------------------- */
+/* ---- what comes of a turn ---------------------------------------------------------------------
+ */
 
 static bool begin_run(struct gm_run *r);
 
@@ -162,14 +172,13 @@ static void run_over(struct gm_run *r)
     j->n_ended++;
     if (j->admitted)
         gm_admission_end(&j->g->admission, gm_now_ms());
-    gm_keys_charge(j, r->n);
+    charge(r);
     gm_render_ended(r);
     if (j->n_ended < j->n_runs) {
         begin_siblings(r);
         return;
     }
-    j->g->metrics.finished[strcmp(r->finish, "stop") == 0 ? GM_FINISH_STOP
-                                                                              : GM_FINISH_LENGTH]++;
+    j->g->metrics.finished[strcmp(r->finish, "stop") == 0 ? GM_FINISH_STOP : GM_FINISH_LENGTH]++;
     gm_histogram_add(&j->g->metrics.request, (double)(gm_now_us() - j->begun_us) / 1e6);
     gm_render_done(j);
 }
@@ -200,7 +209,8 @@ static void on_end(void *ctx, const struct gm_err *err)
     }
 }
 
-/* ---- asking for a turn ------------------------------------------------------------------------ */
+/* ---- asking for a turn ------------------------------------------------------------------------
+ */
 
 /* The other choices' noise: a function of the seed and the choice; the first has the seed's own. */
 static uint64_t seed_of(const struct gm_job *j, uint32_t choice)
@@ -219,6 +229,7 @@ struct asking {
     Gm__Sampling s;
     Gm__Bias bias[GM_BIAS_MAX], *bias_at[GM_BIAS_MAX];
     ProtobufCBinaryData stops[GM_STOPS_MAX];
+    char title[GM_TITLE_BYTES_MAX + 1];
 };
 
 static void put_sampling(struct asking *a, const struct gm_request *req, uint64_t seed)
@@ -250,8 +261,8 @@ static void put_sampling(struct asking *a, const struct gm_request *req, uint64_
     s->n_bias = p->n_bias;
     s->bias = a->bias_at;
     for (uint32_t i = 0; i < p->n_stops; i++)
-        a->stops[i] = (ProtobufCBinaryData){ p->stops[i].len,
-                                             (uint8_t *)(uintptr_t)p->stops[i].bytes };
+        a->stops[i] =
+            (ProtobufCBinaryData){ p->stops[i].len, (uint8_t *)(uintptr_t)p->stops[i].bytes };
     s->n_stops = p->n_stops;
     s->stops = a->stops;
 }
@@ -289,6 +300,10 @@ static bool begin_run(struct gm_run *r)
     a.r.tenant = j->tenant;
     a.r.session = r->session;
     put_prompt(&a.r, r);
+    if (j->req.session[0] && (a.r.title.len = gm_request_title(&j->req, a.title)) > 0) {
+        a.r.has_title = 1;
+        a.r.title.data = (uint8_t *)a.title;
+    }
     put_sampling(&a, &j->req, seed_of(j, r->choice));
     a.r.sampling = &a.s;
     a.r.has_ephemeral = a.r.has_patience_ms = 1;
@@ -303,7 +318,8 @@ static bool begin_run(struct gm_run *r)
     return false;
 }
 
-/* ---- room ------------------------------------------------------------------------------------- */
+/* ---- room -------------------------------------------------------------------------------------
+ */
 
 /* Begins each prompt's first choice; the job may be gone after it. */
 void gm_turns_start(struct gm_job *j)
@@ -325,6 +341,8 @@ static void begin_admitted(struct gm_job *j)
     struct gm_problem why;
     long retry_s = 1;
     memset(&why, 0, sizeof why);
+    if (j->x && j->n_runs == 1)
+        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     switch (gm_admission_ask(&g->admission, j->n_runs, gm_now_ms(), &retry_s)) {
     case GM_ADMIT_RUN:
         gm_turns_start(j);
@@ -375,7 +393,8 @@ void gm_turns_tick(struct gm_gateway *g)
     }
 }
 
-/* ---- the same request again ------------------------------------------------------------------- */
+/* ---- the same request again -------------------------------------------------------------------
+ */
 
 /* What names the turns of an Idempotency-Key: 32 hex digits of its hash with the tenant. */
 void gm_turns_hash(char out[GM_HASH_HEX], const char *tenant, const void *bytes, size_t n)
@@ -423,8 +442,7 @@ static void ask_idempotency(struct gm_job *j, const char *key)
     char name[192], value[96], ttl[16];
     gm_turns_hash(j->idempotency, j->tenant, key, strlen(key));
     snprintf(name, sizeof name, "gm:idem:{%s}:%s", j->tenant, j->idempotency);
-    snprintf(value, sizeof value, "%llu:%s", (unsigned long long)j->seed,
-             j->body_hash);
+    snprintf(value, sizeof value, "%llu:%s", (unsigned long long)j->seed, j->body_hash);
     snprintf(ttl, sizeof ttl, "%d", IDEMPOTENCY_TTL_S);
     const char *argv[] = { "EVAL", SCRIPT, "1", name, value, ttl };
     const size_t lens[] = { 4, sizeof SCRIPT - 1, 1, strlen(name), strlen(value), strlen(ttl) };
@@ -432,7 +450,8 @@ static void ask_idempotency(struct gm_job *j, const char *key)
     (void)gm_job_redis(j, on_idempotency, 6, argv, lens);
 }
 
-/* ---- a request -------------------------------------------------------------------------------- */
+/* ---- a request --------------------------------------------------------------------------------
+ */
 
 static bool make_runs(struct gm_job *j)
 {
@@ -449,10 +468,9 @@ static bool make_runs(struct gm_job *j)
         *r = (struct gm_run){ .job = j, .index = i, .prompt = i / n, .choice = i % n };
         r->text = GM_BUF(ANSWER_BYTES_MAX);
         gm_random_id(r->turn, GM_ID_DIGITS);
-        if (j->req.session[0])
-            snprintf(r->session, sizeof r->session, "%s", j->req.session);
-        else
-            gm_random_id(r->session, GM_ID_DIGITS);
+        /* a session of one turn has the turn's name, by which it can be picked up */
+        snprintf(r->session, sizeof r->session, "%.64s",
+                 j->req.session[0] ? j->req.session : r->turn);
     }
     return true;
 }
@@ -506,8 +524,6 @@ void gm_turns_begin(struct gm_job *j)
         no_memory(j);
         return;
     }
-    if (j->req.session[0] || j->n_runs == 1)
-        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     if (kind == 2)
         gm_response_begin(j);
     else if (kind == 1)

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
@@ -15,7 +14,21 @@
 
 static const char ping[] = ": ping\n\n";
 static const char event_stream[] = "text/event-stream; charset=utf-8";
-enum { STATUS_GONE = 499, EVENT_BYTES_MAX = 4 << 20 };
+enum {
+    STATUS_GONE = 499,
+    PIECE_BYTES = 32 << 10, /* a whole answer larger than this is handed on in such pieces */
+};
+
+/* What the answer holds in memory now. False: all answers together would hold too much. */
+static bool hold(struct gm_exchange *x, size_t bytes)
+{
+    struct gm_http *http = x->http;
+    if (bytes > x->held && http->answers_bytes + (bytes - x->held) > GM_HTTP_ANSWERS_BYTES_MAX)
+        return false;
+    http->answers_bytes += bytes - x->held; /* modulo arithmetic: also less */
+    x->held = bytes;
+    return true;
+}
 
 /* A client may name its request, in characters that are safe in a header and in a log. */
 static bool id_ok(const char *id)
@@ -36,6 +49,10 @@ struct gm_exchange *gm_exchange_new(struct gm_http *http, struct MHD_Connection 
     x->link = link;
     x->target = link->target ? link->target : strdup("/");
     link->target = NULL;
+    if (!x->target) {
+        free(x);
+        return NULL;
+    }
     x->method = method;
     x->begun_ms = gm_now_ms();
     x->body = GM_BUF(GM_HTTP_BODY_BYTES_MAX);
@@ -69,6 +86,7 @@ static void queue_free(struct gm_exchange *x)
 void gm_exchange_free(struct gm_exchange *x)
 {
     queue_free(x);
+    (void)hold(x, 0);
     x->http->bodies_bytes -= x->counted;
     gm_buf_free(&x->body);
     gm_buf_free(&x->reply);
@@ -88,21 +106,8 @@ const char *gm_exchange_cookie(const struct gm_exchange *x, const char *name)
     return MHD_lookup_connection_value(x->conn, MHD_COOKIE_KIND, name);
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------- */
-
-static void watch(struct gm_exchange *x)
-{
-    struct epoll_event e = { .events = EPOLLRDHUP | EPOLLHUP | EPOLLERR, .data.ptr = x };
-    if (!x->watched && epoll_ctl(x->http->watch_fd, EPOLL_CTL_ADD, x->link->fd, &e) == 0)
-        x->watched = true;
-}
-
-static void unwatch(struct gm_exchange *x)
-{
-    if (x->watched)
-        (void)epoll_ctl(x->http->watch_fd, EPOLL_CTL_DEL, x->link->fd, NULL);
-    x->watched = false;
-}
+/* ---- waiting ----------------------------------------------------------------------------------
+ */
 
 void gm_exchange_suspend(struct gm_exchange *x)
 {
@@ -110,14 +115,13 @@ void gm_exchange_suspend(struct gm_exchange *x)
         return;
     x->suspended = true;
     MHD_suspend_connection(x->conn);
-    watch(x);
+    x->http->again |= x->link->hung; /* nobody waits for the answer */
 }
 
 void gm_exchange_resume(struct gm_exchange *x)
 {
     if (!x->suspended)
         return;
-    unwatch(x);
     x->suspended = false;
     MHD_resume_connection(x->conn);
     x->http->again = true;
@@ -125,7 +129,6 @@ void gm_exchange_resume(struct gm_exchange *x)
 
 void gm_exchange_gone(struct gm_exchange *x)
 {
-    unwatch(x);
     x->cut = true;
     if (x->handled && !x->replied && !x->ended) {
         void (*tell)(void *) = x->on_gone;
@@ -162,8 +165,16 @@ static void answered(struct gm_exchange *x, int status, const char *type)
 
 void gm_exchange_reply(struct gm_exchange *x, int status, const char *type, struct gm_buf *body)
 {
+    static const char full[] =
+        "{\"error\":{\"message\":\"the answers in flight fill the 256 MiB that the server has for "
+        "them; try again in a moment\",\"type\":\"server_error\",\"param\":null,\"code\":null}}";
     if (x->replied || x->streaming || x->cut)
         return;
+    if (!hold(x, body->cap)) {
+        gm_exchange_set(x, "Retry-After", "1");
+        gm_exchange_fixed(x, 503, "application/json", full, sizeof full - 1);
+        return;
+    }
     x->reply = *body;
     *body = GM_BUF(body->max);
     answered(x, status, type);
@@ -224,23 +235,44 @@ static ssize_t take_events(void *ctx, uint64_t pos, char *out, size_t max)
     if (q->at == q->ends[q->first])
         q->first++;
     if (q->first == q->n) {
-        gm_buf_clear(&q->bytes);
+        gm_buf_free(&q->bytes);
+        (void)hold(x, 0);
         q->first = q->n = q->at = 0;
     }
     return (ssize_t)n;
 }
 
+/* libmicrohttpd asks for more of a large answer: the reader has taken what was before. */
+static ssize_t take_piece(void *ctx, uint64_t pos, char *out, size_t max)
+{
+    struct gm_exchange *x = ctx;
+    const char *bytes = x->fixed ? x->fixed : x->reply.data;
+    const size_t all = x->fixed ? x->fixed_len : x->reply.len;
+    if (pos >= all)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    const size_t n = all - (size_t)pos < max ? all - (size_t)pos : max;
+    memcpy(out, bytes + pos, n);
+    gm_conn_move(x->http, x->link, GM_CONN_SENDING); /* its time begins again */
+    return (ssize_t)n;
+}
+
+static struct MHD_Response *whole(struct gm_exchange *x)
+{
+    const size_t n = x->fixed ? x->fixed_len : x->reply.len;
+    gm_conn_move(x->http, x->link, GM_CONN_SENDING);
+    if (n > PIECE_BYTES)
+        return MHD_create_response_from_callback(n, PIECE_BYTES, take_piece, x, NULL);
+    return MHD_create_response_from_buffer(
+        n, x->fixed ? (void *)(uintptr_t)x->fixed : (void *)(uintptr_t)gm_buf_text(&x->reply),
+        MHD_RESPMEM_PERSISTENT);
+}
+
 enum MHD_Result gm_exchange_queue(struct gm_exchange *x)
 {
-    struct MHD_Response *r;
-    if (x->streaming)
-        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, GM_HTTP_CHUNK_BYTES, take_events, x,
-                                              NULL);
-    else
-        r = MHD_create_response_from_buffer(x->fixed ? x->fixed_len : x->reply.len,
-                                            x->fixed ? (void *)(uintptr_t)x->fixed
-                                                     : (void *)(uintptr_t)gm_buf_text(&x->reply),
-                                            MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r =
+        x->streaming ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, GM_HTTP_CHUNK_BYTES,
+                                                         take_events, x, NULL)
+                     : whole(x);
     if (!r)
         return MHD_NO;
     put_headers(x, r);
@@ -251,7 +283,8 @@ enum MHD_Result gm_exchange_queue(struct gm_exchange *x)
     return rc;
 }
 
-/* ---- event streams ---------------------------------------------------------------------------- */
+/* ---- event streams ----------------------------------------------------------------------------
+ */
 
 void gm_exchange_stream(struct gm_exchange *x)
 {
@@ -277,8 +310,9 @@ void gm_exchange_stream(struct gm_exchange *x)
     gm_exchange_resume(x); /* of the wait for an answer */
 }
 
-static bool add_event(struct gm_answer_queue *q, const char *text, size_t n)
+static bool add_event(struct gm_exchange *x, const char *text, size_t n)
 {
+    struct gm_answer_queue *q = x->queue;
     if (q->n == q->cap) {
         const size_t cap = q->cap ? q->cap * 2 : 16;
         uint32_t *more = realloc(q->ends, cap * sizeof *more);
@@ -287,7 +321,7 @@ static bool add_event(struct gm_answer_queue *q, const char *text, size_t n)
         q->ends = more;
         q->cap = cap;
     }
-    if (gm_buf_append(&q->bytes, text, n, NULL) != GM_OK)
+    if (gm_buf_append(&q->bytes, text, n, NULL) != GM_OK || !hold(x, q->bytes.cap))
         return false;
     q->ends[q->n++] = (uint32_t)q->bytes.len;
     return true;
@@ -298,9 +332,11 @@ void gm_exchange_event(struct gm_exchange *x, const char *text, size_t n)
     struct gm_answer_queue *q = x->queue;
     if (!x->streaming || x->ended || x->cut || n == 0)
         return;
-    if (n > EVENT_BYTES_MAX || !add_event(q, text, n)) {
-        gm_warn("a reader is too slow for its answer id=%s", x->id);
-        gm_exchange_gone(x);
+    if (n > GM_HTTP_EVENT_BYTES_MAX || !add_event(x, text, n)) {
+        /* the handler is told later, by on_completed: it is in the middle of an answer now */
+        gm_warn("a reader is too slow for its answer and is cut off id=%s", x->id);
+        x->cut = true;
+        gm_conn_shut(x->http, x->link);
     }
     if (q->idle) {
         q->idle = false;
@@ -328,16 +364,15 @@ int gm_exchange_tick(struct gm_http *http)
     for (struct gm_exchange *x = http->streams, *next; x; x = next) {
         struct gm_answer_queue *q = x->queue;
         next = q->next;
-        const int64_t limit = q->idle ? GM_HTTP_PING_MS : GM_HTTP_STALL_MS;
+        const int64_t limit = q->idle ? GM_HTTP_PING_MS : http->limits.stall_ms;
         int64_t left = q->moved_ms + limit - now;
         if (left <= 0 && q->idle) {
             gm_exchange_event(x, ping, sizeof ping - 1);
             left = GM_HTTP_PING_MS;
         } else if (left <= 0 && !x->cut) {
             gm_warn("a reader takes nothing and is cut off id=%s", x->id);
-            gm_exchange_gone(x);
-            MHD_set_connection_option(x->conn, MHD_CONNECTION_OPTION_TIMEOUT, 1U);
-            left = GM_HTTP_STALL_MS;
+            x->cut = true;
+            gm_conn_shut(http, x->link);
         }
         if (left > 0 && (least < 0 || left < least))
             least = left;

@@ -1,7 +1,8 @@
 /* http.c - the server: connections, their states and deadlines, requests as they come in.
  *
- * Owns:      the libmicrohttpd daemon, the lists of connections, refusals that need no handler.
- * Does not:  know what an exchange answers (exchange.c) or what a path means.
+ * Owns:      the libmicrohttpd daemon, the way of a request, refusals that need no handler.
+ * Does not:  know what an exchange answers (exchange.c), what a path means, or whose time is over
+ *            (conns.c).
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -21,74 +23,10 @@
 #include "services/gateway/http_inner.h"
 
 /* libmicrohttpd itself takes some more than the limit, so that those past it hear why. */
-enum { REFUSED_ROOM = 256, WATCH_BURST = 64, ERROR_BYTES_MAX = 4096, NO_LINGER_S = 0 };
+enum { REFUSED_ROOM = 256, ERROR_BYTES_MAX = 4096 };
 
 /* ---- connections ------------------------------------------------------------------------------
  */
-
-static void unlink_conn(struct gm_http *http, struct gm_http_conn *c)
-{
-    struct gm_conn_list *list = &http->lists[c->state];
-    *(c->prev ? &c->prev->next : &list->first) = c->next;
-    *(c->next ? &c->next->prev : &list->last) = c->prev;
-    c->prev = c->next = NULL;
-}
-
-static void link_conn(struct gm_http *http, struct gm_http_conn *c, enum gm_conn_state state)
-{
-    struct gm_conn_list *list = &http->lists[state];
-    c->state = state;
-    c->since_ms = gm_now_ms();
-    c->prev = list->last;
-    *(list->last ? &list->last->next : &list->first) = c;
-    list->last = c;
-}
-
-static void move_conn(struct gm_http *http, struct gm_http_conn *c, enum gm_conn_state state)
-{
-    unlink_conn(http, c);
-    link_conn(http, c, state);
-}
-
-/* The socket ends; libmicrohttpd sees it and frees the connection. */
-static void shut(struct gm_http *http, struct gm_http_conn *c)
-{
-    if (!c->shut)
-        shutdown(c->fd, SHUT_RDWR);
-    c->shut = true;
-    http->again = true;
-}
-
-/* An answer past libmicrohttpd, which cannot answer a request that is not complete. */
-static void shut_with(struct gm_http *http, struct gm_http_conn *c, int status, const char *text)
-{
-    struct gm_buf body = GM_BUF(ERROR_BYTES_MAX), all = GM_BUF(2 * ERROR_BYTES_MAX);
-    char id[33];
-    gm_random_id(id, 24);
-    http->hooks.error(http->hooks.self, &body, status, text);
-    if (gm_buf_printf(&all, NULL,
-                      "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Request-Id: req-%s\r\n"
-                      "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
-                      status, MHD_get_reason_phrase_for((unsigned)status), id, body.len,
-                      gm_buf_text(&body)) == GM_OK &&
-        send(c->fd, all.data, all.len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        gm_debug("a refusal was not sent");
-    gm_buf_free(&body);
-    gm_buf_free(&all);
-    shut(http, c);
-}
-
-/* Room for a new connection: the oldest one without a request goes. */
-static void shed(struct gm_http *http)
-{
-    static const enum gm_conn_state order[] = { GM_CONN_NEW, GM_CONN_HEADERS, GM_CONN_IDLE };
-    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
-        for (struct gm_http_conn *c = http->lists[order[i]].first; c; c = c->next)
-            if (!c->shut) {
-                shut(http, c);
-                return;
-            }
-}
 
 static void on_connection(void *self, struct MHD_Connection *conn, void **ctx,
                           enum MHD_ConnectionNotificationCode code)
@@ -97,20 +35,11 @@ static void on_connection(void *self, struct MHD_Connection *conn, void **ctx,
     struct gm_http_conn *c = *ctx;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const int on = 1;
-        c = calloc(1, sizeof *c);
-        if (!c)
-            return; /* its requests are refused */
-        c->fd = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        if (++http->n_conns > GM_HTTP_CONNECTIONS_MAX)
-            shed(http);
-        link_conn(http, c, GM_CONN_NEW);
-        *ctx = c;
+        const int fd = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        *ctx = gm_conn_new(http, fd); /* NULL: its requests are refused */
     } else if (c) {
-        unlink_conn(http, c);
-        http->n_conns--;
-        free(c->target);
-        free(c);
+        gm_conn_free(http, c);
         *ctx = NULL;
     }
 }
@@ -125,14 +54,15 @@ static void *on_uri(void *self, const char *uri, struct MHD_Connection *conn)
 {
     struct gm_http_conn *c = link_of(conn);
     if (c) {
-        move_conn(self, c, GM_CONN_HEADERS);
+        gm_conn_move(self, c, GM_CONN_HEADERS);
         free(c->target);
         c->target = strdup(uri);
     }
     return NULL;
 }
 
-/* ---- a request -------------------------------------------------------------------------------- */
+/* ---- a request --------------------------------------------------------------------------------
+ */
 
 static void refuse(struct gm_http *http, struct gm_exchange *x, int status, const char *sentence)
 {
@@ -144,82 +74,104 @@ static void refuse(struct gm_http *http, struct gm_exchange *x, int status, cons
     gm_buf_free(&body);
 }
 
-/* The length that the client declares: true when it is within the limits. */
-static bool length_ok(struct gm_http *http, struct gm_exchange *x)
+/* Headers that say where a request ends and for whom it is: once each, or others between the client
+ * and us may read another request than we do. */
+static const char *const once[] = { "Content-Length", "Transfer-Encoding", "Host", "Origin" };
+enum { ONCE_N = sizeof once / sizeof once[0] };
+
+static enum MHD_Result count_header(void *ctx, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
 {
-    const char *text = gm_exchange_header(x, "Content-Length");
+    unsigned *seen = ctx;
+    (void)kind;
+    (void)value;
+    for (size_t i = 0; i < ONCE_N; i++)
+        seen[i] += strcasecmp(name, once[i]) == 0;
+    return MHD_YES;
+}
+
+/* The request's end is clear and its declared length within the limit, or it is refused. */
+static void check_frame(struct gm_http *http, struct gm_exchange *x)
+{
+    const char *length = gm_exchange_header(x, "Content-Length");
+    const char *coding = gm_exchange_header(x, "Transfer-Encoding");
+    unsigned seen[ONCE_N] = { 0 };
+    char why[128];
     int64_t n = 0;
-    if (!text)
-        return true;
-    if (gm_parse_i64(text, 0, INT64_MAX, &n, NULL) != GM_OK) {
-        refuse(http, x, MHD_HTTP_BAD_REQUEST, "Content-Length is no number");
-        return false;
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, count_header, seen);
+    for (size_t i = 0; i < ONCE_N; i++)
+        if (seen[i] > 1) {
+            snprintf(why, sizeof why, "the header %s stands more than once; send it once", once[i]);
+            refuse(http, x, MHD_HTTP_BAD_REQUEST, why);
+            return;
+        }
+    if (coding && (length || strcasecmp(coding, "chunked") != 0)) {
+        refuse(http, x, MHD_HTTP_BAD_REQUEST,
+               "a body has a Content-Length or is sent chunked: not both, and no other coding");
+    } else if (length && gm_parse_i64(length, 0, INT64_MAX, &n, NULL) != GM_OK) {
+        refuse(http, x, MHD_HTTP_BAD_REQUEST, "Content-Length is no number of bytes");
+    } else if (n > GM_HTTP_BODY_BYTES_MAX) {
+        snprintf(why, sizeof why, "the body has %lld bytes, the limit is %d; send less",
+                 (long long)n, GM_HTTP_BODY_BYTES_MAX);
+        gm_conn_refuse(http, x->link, MHD_HTTP_CONTENT_TOO_LARGE, why);
     }
-    if (n > GM_HTTP_BODY_BYTES_MAX) {
-        char text_max[128];
-        snprintf(text_max, sizeof text_max,
-                 "the body has %lld bytes, the limit is %d; send less", (long long)n,
-                 GM_HTTP_BODY_BYTES_MAX);
-        refuse(http, x, MHD_HTTP_CONTENT_TOO_LARGE, text_max);
-        return false;
-    }
-    if (http->bodies_bytes + (size_t)n > GM_HTTP_BODIES_BYTES_MAX) {
-        refuse(http, x, MHD_HTTP_SERVICE_UNAVAILABLE,
-               "bodies of other requests fill the memory for them; try again");
-        return false;
-    }
-    x->counted = (size_t)n; /* promised room: no later request may take it */
-    http->bodies_bytes += x->counted;
-    return true;
+}
+
+/* One more body is on its way: the oldest may have to go. */
+static void count_body(struct gm_http *http)
+{
+    struct gm_conn_list *list = &http->lists[GM_CONN_BODY];
+    if (list->n > GM_HTTP_BODIES_MAX && list->first->x)
+        gm_conn_refuse(http, list->first, MHD_HTTP_SERVICE_UNAVAILABLE,
+                       "more requests wait for their bodies than the server takes at once, and "
+                       "yours waited longest; try again");
 }
 
 /* The headers are there. Refuses (true: go on to queue the answer) or waits for the body. */
 static enum MHD_Result begin(struct gm_http *http, struct gm_exchange *x)
 {
     x->checked = true;
-    move_conn(http, x->link, GM_CONN_BODY);
-    if (http->n_conns > GM_HTTP_CONNECTIONS_MAX)
+    gm_conn_move(http, x->link, GM_CONN_BODY);
+    count_body(http);
+    if (gm_conn_full(http))
         refuse(http, x, MHD_HTTP_SERVICE_UNAVAILABLE,
                "the server has all the connections it may have; try again in a moment");
     if (!x->replied)
+        check_frame(http, x);
+    if (!x->replied && !x->link->refused)
         http->hooks.check(http->hooks.self, x);
-    if (!x->replied)
-        length_ok(http, x);
-    if (!x->replied)
-        return MHD_YES;
-    move_conn(http, x->link, GM_CONN_BUSY);
-    return gm_exchange_queue(x);
+    return x->replied ? gm_exchange_queue(x) : MHD_YES;
 }
 
-/* A part of the body; MHD_NO after the connection was told why and ended. */
+/* A part of the body. */
 static enum MHD_Result take_body(struct gm_http *http, struct gm_exchange *x, const char *bytes,
                                  size_t n)
 {
-    const size_t len = x->body.len + n;
-    if (len > GM_HTTP_BODY_BYTES_MAX) {
-        shut_with(http, x->link, MHD_HTTP_CONTENT_TOO_LARGE,
-                  "the body is larger than the limit; send less");
-        return MHD_NO;
+    char why[96];
+    if (x->link->refused)
+        return MHD_YES; /* read and dropped */
+    if (x->body.len + n > GM_HTTP_BODY_BYTES_MAX) {
+        snprintf(why, sizeof why, "the body has more than %d bytes, the limit; send less",
+                 GM_HTTP_BODY_BYTES_MAX);
+        gm_conn_refuse(http, x->link, MHD_HTTP_CONTENT_TOO_LARGE, why);
+        return MHD_YES;
     }
-    if (len > x->counted) {
-        if (http->bodies_bytes + len - x->counted > GM_HTTP_BODIES_BYTES_MAX) {
-            shut_with(http, x->link, MHD_HTTP_SERVICE_UNAVAILABLE,
-                      "bodies of other requests fill the memory for them; try again");
-            return MHD_NO;
-        }
-        http->bodies_bytes += len - x->counted;
-        x->counted = len;
+    if (!gm_conn_make_room(http, x->link, n) || gm_buf_append(&x->body, bytes, n, NULL) != GM_OK) {
+        gm_conn_refuse(http, x->link, MHD_HTTP_SERVICE_UNAVAILABLE, gm_bodies_full);
+        return MHD_YES;
     }
-    return gm_buf_append(&x->body, bytes, n, NULL) == GM_OK ? MHD_YES : MHD_NO;
+    x->counted += n;
+    http->bodies_bytes += n;
+    return MHD_YES;
 }
 
 static enum MHD_Result finish_request(struct gm_http *http, struct gm_exchange *x)
 {
-    if (x->cut)
-        return MHD_NO; /* the client left while it waited */
+    if (x->cut || x->link->refused)
+        return MHD_NO; /* the client left while it waited, or has its answer */
     if (!x->handled) {
         x->handled = true;
-        move_conn(http, x->link, GM_CONN_BUSY);
+        gm_conn_move(http, x->link, GM_CONN_BUSY);
         http->hooks.handle(http->hooks.self, x);
         http->bodies_bytes -= x->counted; /* the handler has read it */
         x->counted = 0;
@@ -267,9 +219,9 @@ static void on_completed(void *self, struct MHD_Connection *conn, void **ctx,
         gm_exchange_gone(x);
     http->hooks.done(http->hooks.self, x);
     x->link->x = NULL;
-    move_conn(http, x->link, GM_CONN_IDLE);
+    gm_conn_move(http, x->link, GM_CONN_IDLE);
     if (x->close_after || http->draining)
-        shut(http, x->link);
+        gm_conn_shut(http, x->link);
     gm_exchange_free(x);
     *ctx = NULL;
 }
@@ -301,13 +253,14 @@ static void raise_files(void)
 }
 
 enum gm_status gm_http_open(struct gm_http **out, int listen_fd, const struct gm_http_hooks *hooks,
-                            struct gm_err *err)
+                            const struct gm_http_limits *limits, struct gm_err *err)
 {
     struct gm_http *http = calloc(1, sizeof *http);
     *out = NULL;
     if (!http)
         return gm_fail(err, GM_EXHAUSTED, "no memory for the HTTP server");
     http->hooks = *hooks;
+    http->limits = *limits;
     raise_files();
     http->watch_fd = epoll_create1(EPOLL_CLOEXEC);
     if (http->watch_fd >= 0)
@@ -315,7 +268,7 @@ enum gm_status gm_http_open(struct gm_http **out, int listen_fd, const struct gm
             MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
             http, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)GM_HTTP_POOL_BYTES,
-            MHD_OPTION_CONNECTION_LIMIT, (unsigned)(GM_HTTP_CONNECTIONS_MAX + REFUSED_ROOM),
+            MHD_OPTION_CONNECTION_LIMIT, (unsigned)(limits->connections + REFUSED_ROOM),
             MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
             on_connection, http, MHD_OPTION_URI_LOG_CALLBACK, on_uri, http,
             MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
@@ -354,7 +307,7 @@ void gm_http_drain(struct gm_http *http)
     http->draining = true;
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
         for (struct gm_http_conn *c = http->lists[idle[i]].first; c; c = c->next)
-            shut(http, c);
+            gm_conn_shut(http, c);
 }
 
 int gm_http_fds(struct gm_http *http, struct pollfd *fds, int max)
@@ -366,50 +319,16 @@ int gm_http_fds(struct gm_http *http, struct pollfd *fds, int max)
     return 2;
 }
 
-/* Clients that hung up while their requests were suspended. */
-static void look_for_gone(struct gm_http *http)
-{
-    struct epoll_event e[WATCH_BURST];
-    const int n = epoll_wait(http->watch_fd, e, WATCH_BURST, 0);
-    for (int i = 0; i < n; i++) {
-        struct gm_exchange *x = e[i].data.ptr;
-        gm_exchange_gone(x);
-        gm_exchange_resume(x);
-    }
-}
-
-/* Connections whose time is over. */
-static void look_for_late(struct gm_http *http)
-{
-    static const struct {
-        enum gm_conn_state state;
-        int64_t ms;
-        const char *say; /* NULL: silence */
-    } rules[] = {
-        { GM_CONN_NEW, GM_HTTP_HEADERS_MS, "no request came in time; connect again" },
-        { GM_CONN_HEADERS, GM_HTTP_HEADERS_MS, "the headers did not come in time; send again" },
-        { GM_CONN_BODY, GM_HTTP_BODY_MS, "the body did not come in time; send again" },
-        { GM_CONN_IDLE, GM_HTTP_IDLE_MS, NULL },
-    };
-    const int64_t now = gm_now_ms();
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-        for (struct gm_http_conn *c = http->lists[rules[i].state].first;
-             c && now - c->since_ms >= rules[i].ms; c = c->next)
-            if (!c->shut && rules[i].say)
-                shut_with(http, c, MHD_HTTP_REQUEST_TIMEOUT, rules[i].say);
-            else
-                shut(http, c);
-}
-
 void gm_http_run(struct gm_http *http)
 {
     enum { ROUNDS_MAX = 8 };
-    look_for_gone(http);
-    look_for_late(http);
+    gm_conn_watch(http);
+    gm_conn_look_for_late(http);
     (void)gm_exchange_tick(http);
     for (int i = 0; i < ROUNDS_MAX; i++) {
         http->again = false;
         MHD_run(http->daemon);
+        gm_conn_look_for_hung(http);
         if (!http->again)
             break;
     }
@@ -424,24 +343,15 @@ static int sooner(int a, int64_t b)
 
 int gm_http_next_ms(struct gm_http *http)
 {
-    static const int64_t limit[GM_CONN_STATES] = {
-        [GM_CONN_NEW] = GM_HTTP_HEADERS_MS, [GM_CONN_IDLE] = GM_HTTP_IDLE_MS,
-        [GM_CONN_HEADERS] = GM_HTTP_HEADERS_MS, [GM_CONN_BODY] = GM_HTTP_BODY_MS
-    };
     unsigned long long wait = 0;
     int ms = -1;
     if (http->again)
         return 0;
     if (MHD_get_timeout(http->daemon, &wait) == MHD_YES)
         ms = sooner(ms, wait > GM_HTTP_IDLE_MS ? GM_HTTP_IDLE_MS : (int64_t)wait);
-    const int64_t now = gm_now_ms();
-    for (int i = 0; i < GM_CONN_STATES; i++) {
-        const struct gm_http_conn *c = http->lists[i].first;
-        while (c && c->shut)
-            c = c->next;
-        if (c && limit[i])
-            ms = sooner(ms, c->since_ms + limit[i] - now);
-    }
+    const int64_t late = gm_conn_next_ms(http);
+    if (late >= 0)
+        ms = sooner(ms, late);
     const int ping = gm_exchange_tick(http);
     return ping >= 0 ? sooner(ms, ping) : ms;
 }

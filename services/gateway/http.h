@@ -5,8 +5,8 @@
  * Does not:  know routes, keys or JSON (route.c, edge.c), or start threads.
  * Threads:   the loop thread only.
  *
- * A request that waits is suspended: libmicrohttpd then neither reads its socket nor counts time for
- * it, so this file watches the socket and keeps the deadlines.
+ * A request that waits is suspended: libmicrohttpd then neither reads its socket nor counts time
+ * for it, so this file watches the socket and keeps the deadlines.
  */
 #ifndef GM_GATEWAY_HTTP_H
 #define GM_GATEWAY_HTTP_H
@@ -19,19 +19,28 @@
 #include "common/base/text.h"
 
 enum {
-    GM_HTTP_CONNECTIONS_MAX = 12000,     /* past it: 503 */
-    GM_HTTP_POOL_BYTES = 8192,           /* of one connection: bounds request line and headers */
-    GM_HTTP_BODY_BYTES_MAX = 8 << 20,    /* one request's body: 413 */
-    GM_HTTP_BODIES_BYTES_MAX = 64 << 20, /* bodies in flight over all connections: 503 */
-    GM_HTTP_ANSWER_BYTES_MAX = 16 << 20, /* what waits for a slow reader: then it is cut off */
-    GM_HTTP_CHUNK_BYTES = 4096,          /* one event is one chunk, a longer one several */
-    GM_HTTP_HEADERS_MS = 15000,          /* from a connection, or a request line, to all headers */
-    GM_HTTP_BODY_MS = 30000,             /* from the headers to the end of the body: 408 */
-    GM_HTTP_IDLE_MS = 300000,            /* between two requests of a connection */
-    GM_HTTP_STALL_MS = 60000,            /* a reader that takes nothing of what waits for it */
-    GM_HTTP_PING_MS = 10000,             /* silence of an event stream before a comment is sent */
+    GM_HTTP_CONNECTIONS_MAX = 12000,       /* past it: 503 */
+    GM_HTTP_POOL_BYTES = 8192,             /* of one connection: bounds request line and headers */
+    GM_HTTP_BODY_BYTES_MAX = 8 << 20,      /* one request's body: 413 */
+    GM_HTTP_BODIES_BYTES_MAX = 64 << 20,   /* bodies in flight over all connections: 503 */
+    GM_HTTP_BODIES_MAX = 2048,             /* requests whose bodies are on their way: 503 */
+    GM_HTTP_EVENT_BYTES_MAX = 8 << 20,     /* one event of a stream */
+    GM_HTTP_ANSWER_BYTES_MAX = 32 << 20,   /* events that wait for a slow reader: it is cut off */
+    GM_HTTP_ANSWERS_BYTES_MAX = 256 << 20, /* answers in flight over all connections: 503 */
+    GM_HTTP_CHUNK_BYTES = 4096,            /* one event is one chunk, a longer one several */
+    GM_HTTP_HEADERS_MS = 15000, /* from a connection, or a request line, to all headers */
+    GM_HTTP_BODY_MS = 30000,    /* from the headers to the end of the body: 408 */
+    GM_HTTP_IDLE_MS = 300000,   /* between two requests of a connection */
+    GM_HTTP_STALL_MS = 60000,   /* a reader that takes nothing of what waits for it */
+    GM_HTTP_PING_MS = 10000,    /* silence of an event stream before a comment is sent */
     GM_HTTP_BACKLOG = 1024,
     GM_HTTP_ID_BYTES = 65, /* of a request id, with the ending 0 */
+};
+
+/* What an operator may set otherwise; the other limits are fixed. */
+struct gm_http_limits {
+    size_t connections;
+    int64_t headers_ms, body_ms, idle_ms, stall_ms;
 };
 
 struct MHD_Connection;
@@ -46,9 +55,9 @@ struct gm_exchange {
     struct gm_buf body;        /* whole when `handle` is called */
     char id[GM_HTTP_ID_BYTES]; /* x-request-id: the client's, or made here */
     int64_t begun_ms;
-    int status;     /* of the answer; 0: none yet; 499: the client left before it */
-    bool streaming; /* an event stream was begun */
-    void *user;     /* the handler's */
+    int status;        /* of the answer; 0: none yet; 499: the client left before it */
+    bool streaming;    /* an event stream was begun */
+    void *user;        /* the handler's */
     const char *label; /* the handler's: a static name of the route, for counting */
     /* The client went away before the answer was complete; the exchange is gone after it returns.
      * Not called after gm_exchange_reply or gm_exchange_end. May be NULL. */
@@ -57,8 +66,9 @@ struct gm_exchange {
     struct MHD_Connection *conn;
     struct gm_http_conn *link;
     struct gm_answer_queue *queue;
-    bool checked, suspended, handled, replied, ended, close_after, cut, watched;
+    bool checked, suspended, handled, replied, ended, close_after, cut;
     size_t counted; /* bytes of the body that are counted in bodies in flight */
+    size_t held;    /* bytes of the answer that are counted in answers in flight */
     struct gm_buf reply;
     char headers[768]; /* further headers: "Name: value\n" lines */
     const char *type;
@@ -80,7 +90,7 @@ struct gm_http_hooks {
 
 /* Serves on a listening socket, which becomes ours. GM_EXHAUSTED: no memory or descriptors. */
 enum gm_status gm_http_open(struct gm_http **out, int listen_fd, const struct gm_http_hooks *hooks,
-                            struct gm_err *err);
+                            const struct gm_http_limits *limits, struct gm_err *err);
 void gm_http_close(struct gm_http **http);
 /* No further connections; idle ones are closed, and each other one after its answer. */
 void gm_http_drain(struct gm_http *http);

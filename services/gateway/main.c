@@ -14,6 +14,7 @@
 #include "services/gateway/openapi.h"
 
 enum {
+    DAY_MS = 86400000,
     DRAIN_MS = 600000,     /* the longest drain: who wants it shorter sends a second signal */
     DRAIN_QUIET_MS = 1000, /* after the last answer: clients that keep a connection hear 503 */
 };
@@ -21,8 +22,8 @@ enum {
 static const char *const default_address = "127.0.0.1:8080";
 
 struct options {
-    const char *run_dir, *redis, *secret, *model, *http, *origins;
-    int64_t index;
+    const char *run_dir, *home, *redis, *model, *http, *origins;
+    int64_t index, connections, headers_ms, body_ms, idle_ms, stall_ms;
     bool insecure;
     int32_t print;
 };
@@ -35,10 +36,16 @@ enum print { PRINT_NOTHING, PRINT_OPENAPI, PRINT_MARKDOWN };
         .help = text                                                                               \
     }
 
+#define NUMBER(opt, field, most, value, what, text)                                                \
+    {                                                                                              \
+        .name = opt, .kind = GM_OPT_INT, .at = offsetof(struct options, field), .min = 1,          \
+        .max = (most), .def = value, .arg = what, .help = text                                     \
+    }
+
 static const struct gm_opt opts[] = {
     TEXT("run-dir", run_dir, "DIR", "run directory: sockets and the vocabulary file"),
+    TEXT("home", home, "DIR", "where the file key-secret lies (default: the run directory)"),
     TEXT("redis", redis, "PATH", "Redis's Unix socket: keys and stored responses"),
-    TEXT("key-secret", secret, "FILE", "what the hashes of API keys are keyed with"),
     TEXT("model", model, "NAME", "the name under which the model is served"),
     TEXT("http", http, "ADDR:PORT", "where to listen, or auto"),
     TEXT("origins", origins, "LIST", "origins of web pages that may use it"),
@@ -48,6 +55,13 @@ static const struct gm_opt opts[] = {
       .def = "0",
       .max = 1024,
       .help = "number of this instance" },
+    NUMBER("connections", connections, GM_HTTP_CONNECTIONS_MAX, "12000", "N",
+           "connections at a time; past it unfinished ones go, then 503"),
+    NUMBER("headers-ms", headers_ms, DAY_MS, "15000", "MS", "time for the headers of a request"),
+    NUMBER("body-ms", body_ms, DAY_MS, "30000", "MS", "time for its body"),
+    NUMBER("idle-ms", idle_ms, DAY_MS, "300000", "MS", "time between two requests"),
+    NUMBER("stall-ms", stall_ms, DAY_MS, "60000", "MS",
+           "how long a reader may take nothing of its answer"),
     { .name = "insecure",
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, insecure),
@@ -66,7 +80,8 @@ static const struct gm_program program = {
     .n_opts = sizeof opts / sizeof opts[0],
 };
 
-/* ---- where it listens ------------------------------------------------------------------------- */
+/* ---- where it listens -------------------------------------------------------------------------
+ */
 
 static enum gm_status address_path(const struct options *o, char out[GM_PATH_MAX],
                                    struct gm_err *err)
@@ -92,7 +107,8 @@ static enum gm_status open_socket(struct gm_gateway *g, const struct options *o,
     return rc == GM_OK ? rc : gm_listen(default_address, true, fd, g->address, err);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
 
 static int fill_fds(void *self, struct pollfd *fds, int max)
 {
@@ -124,7 +140,7 @@ static int next_ms(void *self)
 static enum gm_status open_http(struct gm_gateway *g, struct gm_err *err)
 {
     const struct gm_http_hooks hooks = gm_gateway_hooks(g);
-    enum gm_status rc = gm_http_open(&g->http, g->listen_fd, &hooks, err);
+    enum gm_status rc = gm_http_open(&g->http, g->listen_fd, &hooks, &g->limits, err);
     if (rc == GM_OK)
         rc = gm_file_write(g->address_path, g->address, strlen(g->address), 0600, err);
     if (rc == GM_OK)
@@ -176,6 +192,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     g->insecure = o->insecure;
     g->origins = o->origins ? o->origins : "";
     g->listen_fd = -1;
+    g->limits = (struct gm_http_limits){ (size_t)o->connections, o->headers_ms, o->body_ms,
+                                         o->idle_ms, o->stall_ms };
     g->base = (struct gm_service){ .role = "gateway",
                                    .index = (uint32_t)o->index,
                                    .run_dir = o->run_dir,
@@ -195,7 +213,7 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     if (rc == GM_OK)
         rc = gm_service_open(&g->base, err);
     if (rc == GM_OK)
-        rc = gm_gateway_open(g, o->secret, err);
+        rc = gm_gateway_open(g, o->home ? o->home : o->run_dir, err);
     return rc == GM_OK ? gm_service_run(&g->base, err) : rc;
 }
 
@@ -203,8 +221,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
 static int print_api(enum print what)
 {
     struct gm_buf text = GM_BUF(GM_OPENAPI_BYTES_MAX);
-    const enum gm_status rc = what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL)
-                                                    : gm_openapi_markdown(&text, NULL);
+    const enum gm_status rc =
+        what == PRINT_OPENAPI ? gm_openapi_json(&text, NULL) : gm_openapi_markdown(&text, NULL);
     const bool good = rc == GM_OK && fwrite(gm_buf_text(&text), 1, text.len, stdout) == text.len;
     gm_buf_free(&text);
     return good ? 0 : 1;

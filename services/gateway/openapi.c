@@ -20,7 +20,8 @@ static const char *const json_types[TYPES] = { "string",  "number", "integer",
                                                "boolean", "array",  "object" };
 static const char *const uses[] = { "honoured", "accepted without effect", "refused" };
 
-/* ---- names ------------------------------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------------------------------
+ */
 
 static const char *api_title(enum gm_api api)
 {
@@ -46,7 +47,8 @@ static void operation_of(const struct gm_route_row *r, char out[NAME_MAX])
         *c = (char)(isalnum((unsigned char)*c) ? tolower((unsigned char)*c) : '_');
 }
 
-/* ---- openapi.json ----------------------------------------------------------------------------- */
+/* ---- openapi.json -----------------------------------------------------------------------------
+ */
 
 static json_t *types_of(unsigned types)
 {
@@ -180,7 +182,8 @@ enum gm_status gm_openapi_json(struct gm_buf *out, struct gm_err *err)
     return rc;
 }
 
-/* ---- docs/api.md ------------------------------------------------------------------------------ */
+/* ---- docs/api.md ------------------------------------------------------------------------------
+ */
 
 static const char intro[] =
     "# The HTTP API\n\n"
@@ -194,7 +197,8 @@ static const char intro[] =
     "[operate.md](operate.md).\n\n"
     "| header of a request | meaning |\n|---|---|\n"
     "| `X-Session-Id` | as the body's `session`: a named conversation kept by the server |\n"
-    "| `Idempotency-Key` | the same request again has the same answer, from where it was, also when "
+    "| `Idempotency-Key` | the same request again has the same answer, from where it was, also "
+    "when "
     "the gateway died meanwhile; with another body: 422 |\n"
     "| `X-Request-Id` | comes back, and stands in the log |\n\n"
     "A streamed answer is one event a chunk: `id: N` (tokens so far), `data: {…}`. When a "

@@ -104,6 +104,6 @@ void gm_problem_from(struct gm_problem *why, const struct gm_err *err)
         if (mappings[i].status == err->status)
             m = mappings[i];
     gm_problem_set(why, m.http, m.code, NULL, "%s", err->text);
-    if (m.http == 429 || m.http == 503)
+    if (m.http == 429 || m.http == 503 || (m.http == 409 && err->retry_ms > 0))
         why->retry_s = err->retry_ms > 0 ? (err->retry_ms - 1) / 1000 + 1 : 1;
 }

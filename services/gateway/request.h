@@ -36,7 +36,7 @@ bool gm_problem_set(struct gm_problem *why, int http, const char *code, const ch
 /* What an error of the pipeline is over HTTP: its sentence, and
  *   INVALID RANGE PRECONDITION UNSUPPORTED 400, UNAUTHENTICATED 401, DENIED 403, NOT_FOUND 404,
  *   DEADLINE 408, EXISTS ABORTED 409, EXHAUSTED 429, CANCELLED 499, UNAVAILABLE 503, else 500.
- * 429 and 503 always have retry_s >= 1: err->retry_ms rounded up.                                */
+ * 429 and 503 always have retry_s >= 1: err->retry_ms rounded up; so has 409 with retry_ms > 0.  */
 void gm_problem_from(struct gm_problem *why, const struct gm_err *err);
 
 /* ---- limits --------------------------------------------------------------------------------- */
@@ -158,6 +158,11 @@ void gm_request_free(struct gm_request *r);
  * then the request's own. Errors as gm_buf_*; GM_INVALID: history is no array.                   */
 enum gm_status gm_request_messages(const struct gm_request *r, const char *history, size_t n,
                                    struct gm_buf *out, struct gm_err *err);
+
+/* The first line of the first user message, for lists of conversations: at most GM_TITLE_BYTES_MAX
+ * bytes of whole characters, 0-terminated; "" when there is none. Returns its length. */
+enum { GM_TITLE_BYTES_MAX = 96 };
+size_t gm_request_title(const struct gm_request *r, char out[GM_TITLE_BYTES_MAX + 1]);
 
 /* True for 1 to 64 of A-Z a-z 0-9 . _ - : ids of sessions, responses, turns. */
 bool gm_request_id_ok(const char *id, size_t len);

@@ -1,7 +1,8 @@
-/* admit.c - who may use pages: admission, release, sessions whose rows are kept, eviction.
+/* admit.c - who may begin: admission, release, sessions whose rows are kept or change hands.
  *
- * Owns:      tickets and sessions, and the rule that the least recently used kept session goes
- * first. Does not:  decide how long an answer may be (orchestrator) or move rows (kv.c).
+ * Owns:      tickets and sessions.
+ * Does not:  decide how long an answer may be (orchestrator), who loses pages (evict.c) or which
+ *            session begins like a prompt (prefix.c); copy rows (kv.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@ enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err)
     enum gm_status rc = gm_idmap_open(&s->tickets, 64, GM_TICKETS_MAX, err);
     if (rc == GM_OK)
         rc = gm_strmap_open(&s->sessions, 64, GM_SESSIONS_MAX, err);
+    if (rc == GM_OK)
+        rc = gm_prefix_open(&s->prefix, gm_slice_numerics(s->slice), err);
     if (rc == GM_OK)
         rc = gm_ring_open(&s->decode, sizeof(struct gm_work), GM_QUEUE_WORKS_MAX, err);
     if (rc == GM_OK)
@@ -69,10 +72,11 @@ static void ticket_free(struct gm_shard *s, struct gm_ticket *t)
     free(t);
 }
 
-static void session_free(struct gm_shard *s, struct gm_session *session)
+void gm_session_free(struct gm_shard *s, struct gm_session *session)
 {
     if (!session)
         return;
+    gm_prefix_cut(&s->prefix, session, 0);
     if (session->name[0])
         gm_strmap_take(&s->sessions, session->name);
     gm_kv_seq_free(gm_slice_kv(s->slice), &session->seq);
@@ -85,7 +89,7 @@ void gm_shard_close(struct gm_shard *s)
     while (s->tickets.n > 0)
         gm_shard_release(s, s->tickets.entries[0].key, false);
     while (s->sessions.map.n > 0)
-        session_free(s, s->sessions.map.entries[0].value);
+        gm_session_free(s, s->sessions.map.entries[0].value);
     while (s->decode.items && gm_ring_pop(&s->decode, &w))
         gm_work_free(&w);
     while (s->prefill.items && gm_ring_pop(&s->prefill, &w))
@@ -94,6 +98,7 @@ void gm_shard_close(struct gm_shard *s)
     gm_ring_close(&s->prefill);
     gm_idmap_close(&s->tickets);
     gm_strmap_close(&s->sessions);
+    gm_prefix_close(&s->prefix);
     free(s->hidden);
     free(s->score_logits);
     free(s->lse);
@@ -106,26 +111,13 @@ struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket)
     return gm_idmap_get(&s->tickets, ticket);
 }
 
-/* Frees the kept session that was not used for the longest time; false when there is none. */
-static bool evict_one(struct gm_shard *s, const struct gm_session *spare)
-{
-    struct gm_session *oldest = NULL;
-    for (size_t i = 0; i < s->sessions.map.n; i++) {
-        struct gm_session *c = s->sessions.map.entries[i].value;
-        if (!c->running && c != spare && (!oldest || c->touched_us < oldest->touched_us))
-            oldest = c;
-    }
-    if (oldest)
-        session_free(s, oldest);
-    return oldest != NULL;
-}
-
 /* The session's struct with a sequence; made if absent. */
 static enum gm_status session_get(struct gm_shard *s, const struct gm_reserve *in,
                                   struct gm_session **out, struct gm_err *err)
 {
     struct gm_session *c = in->score ? NULL : gm_strmap_get(&s->sessions, in->session);
     if (c) {
+        c->ephemeral = in->ephemeral;
         *out = c;
         return GM_OK;
     }
@@ -135,22 +127,23 @@ static enum gm_status session_get(struct gm_shard *s, const struct gm_reserve *i
     c = calloc(1, sizeof *c);
     if (!c)
         return gm_fail(err, GM_EXHAUSTED, "no memory for another session");
+    c->ephemeral = in->ephemeral;
     c->seq = gm_kv_seq_new(gm_slice_kv(s->slice));
-    while (!c->seq && evict_one(s, NULL))
+    while (!c->seq && gm_shard_evict(s, NULL, NULL))
         c->seq = gm_kv_seq_new(gm_slice_kv(s->slice));
     enum gm_status rc = GM_OK;
     if (!c->seq)
         rc = gm_fail(err, GM_EXHAUSTED, "all %d sequences of the shard are in use", GM_SEQS_MAX);
     if (rc == GM_OK && !in->score) {
         memcpy(c->name, in->session, strlen(in->session) + 1);
-        while (s->sessions.map.n >= GM_SESSIONS_MAX && evict_one(s, NULL))
+        while (s->sessions.map.n >= GM_SESSIONS_MAX && gm_shard_evict(s, NULL, NULL))
             ;
         rc = gm_strmap_put(&s->sessions, c->name, c, err);
         if (rc != GM_OK)
             c->name[0] = 0;
     }
     if (rc != GM_OK) {
-        session_free(s, c);
+        gm_session_free(s, c);
         return rc;
     }
     *out = c;
@@ -173,6 +166,7 @@ static enum gm_status ticket_new(struct gm_shard *s, const struct gm_reserve *in
     if (!t)
         return gm_fail(err, GM_EXHAUSTED, "no memory for another turn");
     t->id = in->ticket;
+    t->order = in->order;
     t->n_prompt = in->n_ids;
     t->positions = in->positions;
     t->prompt_len = in->prompt_len;
@@ -211,6 +205,12 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
     if (in->n_ids < 1 || in->positions < in->n_ids)
         return gm_fail(err, GM_INVALID, "a turn of %d positions for a prompt of %d tokens",
                        in->positions, in->n_ids);
+    const int32_t most = gm_kv_positions_max(gm_slice_kv(s->slice));
+    if (in->positions > most)
+        return gm_fail(err, GM_PRECONDITION,
+                       "the turn may need %d positions and the pipeline keeps %d in all: ask for a "
+                       "shorter answer or start it with a larger --kv-tokens",
+                       in->positions, most);
     for (int32_t i = 0; i < in->n_ids; i++)
         if (in->ids[i] < 0 || in->ids[i] >= vocab)
             return gm_fail(err, GM_INVALID, "token id %d is not in 0..%d", in->ids[i], vocab - 1);
@@ -226,16 +226,82 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
  * ids, so the common prefix ends before them, and the new turn's first rows cut them off. */
 static void reuse(struct gm_shard *s, const struct gm_ticket *t, int32_t *have, int32_t *rewind_min)
 {
+    *have = gm_kv_common(t->session->seq, t->prompt, t->n_prompt - 1);
+    *rewind_min = gm_kv_rewind_min(gm_slice_kv(s->slice), t->session->seq);
+}
+
+/* The rows of `from`, which nobody runs, become those of *session; its own go. */
+static enum gm_status take_over(struct gm_shard *s, const struct gm_reserve *in,
+                                struct gm_session *from, struct gm_session **session,
+                                struct gm_err *err)
+{
+    gm_session_free(s, *session);
+    *session = NULL;
+    gm_strmap_take(&s->sessions, from->name);
+    memcpy(from->name, in->session, strlen(in->session) + 1);
+    enum gm_status rc = gm_strmap_put(&s->sessions, from->name, from, err);
+    if (rc != GM_OK) {
+        from->name[0] = 0;
+        gm_session_free(s, from);
+        return rc;
+    }
+    from->ephemeral = in->ephemeral;
+    *session = from;
+    return GM_OK;
+}
+
+/* Where another session of the tenant gives more of the prompt than *session holds, its rows are
+ * taken over or copied. No pages for a copy: the session has what it had, or nothing. */
+static enum gm_status take_prefix(struct gm_shard *s, const struct gm_reserve *in, int32_t first,
+                                  struct gm_session **session, struct gm_err *err)
+{
     struct gm_kv *kv = gm_slice_kv(s->slice);
-    const int32_t common = gm_kv_common(t->session->seq, t->prompt, t->n_prompt);
-    *have = common < t->n_prompt ? common : t->n_prompt - 1;
-    *rewind_min = gm_kv_rewind_min(kv, t->session->seq);
+    struct gm_kv_seq *own = (*session)->seq;
+    int32_t usable, have = gm_kv_common(own, in->ids, in->n_ids - 1);
+    have = have < gm_kv_rewind_min(kv, own) ? 0 : have;
+    struct gm_session *from =
+        gm_prefix_find(&s->prefix, kv, *session, in->ids, in->n_ids - 1, &usable);
+    if (!from || usable - have < GM_PREFIX_GAIN_MIN)
+        return GM_OK;
+    const bool movable = from->ephemeral && !from->running;
+    if (movable && gm_kv_len(from->seq) - usable <= GM_MOVE_LEFT_MAX)
+        return take_over(s, in, from, session, err);
+    gm_prefix_cut(&s->prefix, *session, 0);
+    (void)gm_kv_rewind(kv, own, 0, NULL); /* to 0 it may always go */
+    gm_kv_trim(kv, own);
+    if (gm_shard_pages(s, *session, first, from, NULL) != GM_OK)
+        return movable ? take_over(s, in, from, session, err) : GM_OK;
+    from->touched_us = gm_now_us();
+    if (gm_kv_fork(kv, own, from->seq, usable, NULL) == GM_OK)
+        gm_prefix_grow(&s->prefix, *session);
+    return GM_OK;
+}
+
+/* A session for the turn, with pages for `first` positions. On failure its rows stay kept. */
+static enum gm_status session_ready(struct gm_shard *s, const struct gm_reserve *in, int32_t first,
+                                    struct gm_session **session, struct gm_err *err)
+{
+    struct gm_session *older = in->score ? NULL : gm_strmap_get(&s->sessions, in->session);
+    if (older && older->running) /* an attempt that was lost */
+        gm_shard_release(s, older->running->id, true);
+    if (!gm_shard_room(s, first))
+        return gm_retry_after(
+            err, GM_RETRY_MS,
+            gm_fail(err, GM_EXHAUSTED,
+                    "%zu turns run and leave no room for another of %d tokens: try again, or start "
+                    "the pipeline with a larger --kv-tokens",
+                    s->tickets.n, first));
+    enum gm_status rc = session_get(s, in, session, err);
+    if (rc == GM_OK && !in->score)
+        rc = take_prefix(s, in, first, session, err);
+    if (rc == GM_OK)
+        rc = gm_shard_pages(s, *session, first, NULL, err);
+    return rc;
 }
 
 enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in, int32_t *have,
                                 int32_t *rewind_min, struct gm_err *err)
 {
-    struct gm_kv *kv = gm_slice_kv(s->slice);
     struct gm_session *session = NULL;
     struct gm_ticket *t = gm_shard_ticket(s, in->ticket);
     if (t) {
@@ -243,34 +309,31 @@ enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in,
         return GM_OK;
     }
     enum gm_status rc = check_reserve(s, in, err);
-    if (rc == GM_OK)
-        rc = session_get(s, in, &session, err);
     if (rc != GM_OK)
         return rc;
-    if (session->running) /* an older attempt of the same session */
-        gm_shard_release(s, session->running->id, true);
-    rc = ticket_new(s, in, &t, err);
-    if (rc == GM_OK) {
-        rc = gm_kv_reserve(kv, session->seq, in->positions, err);
-        while (rc == GM_EXHAUSTED && evict_one(s, session))
-            rc = gm_kv_reserve(kv, session->seq, in->positions, err);
-    }
+    const int32_t ahead = in->positions - in->n_ids;
+    const int32_t first = in->n_ids + (ahead < GM_GROW_POSITIONS ? ahead : GM_GROW_POSITIONS);
+    rc = session_ready(s, in, first, &session, err);
+    if (rc == GM_OK)
+        rc = ticket_new(s, in, &t, err);
     if (rc == GM_OK)
         rc = gm_idmap_put(&s->tickets, in->ticket, t, err);
     if (rc != GM_OK) {
-        if (err && rc == GM_EXHAUSTED)
-            err->retry_ms = GM_RETRY_MS;
         ticket_free(s, t);
-        if (in->score || gm_kv_len(session->seq) == 0)
-            session_free(s, session);
-        else
-            gm_kv_trim(kv, session->seq);
-        return rc;
+        if (session && (in->score || gm_kv_len(session->seq) == 0))
+            gm_session_free(s, session);
+        else if (session)
+            gm_kv_trim(gm_slice_kv(s->slice), session->seq);
+        return rc == GM_EXHAUSTED ? gm_retry_after(err, GM_RETRY_MS, rc) : rc;
     }
     t->session = session;
     session->running = t;
     session->touched_us = gm_now_us();
     reuse(s, t, have, rewind_min);
+    if (!in->score && in->n_ids == in->prompt_len) { /* an answer goes on: it was counted */
+        s->prompt_tokens += (uint64_t)in->n_ids;
+        s->prefix_tokens += *have < *rewind_min ? 0 : (uint64_t)*have;
+    }
     return GM_OK;
 }
 
@@ -285,7 +348,7 @@ void gm_shard_release(struct gm_shard *s, uint64_t ticket, bool keep)
     if (keep && !t->score && gm_kv_len(session->seq) > 0)
         gm_kv_trim(gm_slice_kv(s->slice), session->seq);
     else
-        session_free(s, session);
+        gm_session_free(s, session);
     ticket_free(s, t);
 }
 
@@ -297,7 +360,7 @@ void gm_shard_forget(struct gm_shard *s, const char *name)
     if (session->running)
         gm_shard_release(s, session->running->id, false);
     else
-        session_free(s, session);
+        gm_session_free(s, session);
 }
 
 void gm_shard_usage(struct gm_shard *s, uint64_t *total, uint64_t *used, uint64_t *kept)

@@ -338,6 +338,8 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .positions = (int32_t)in->positions,
                             .prompt_len = (int32_t)in->prompt_len,
                             .score = in->has_score && in->score,
+                            .ephemeral = in->has_ephemeral && in->ephemeral,
+                            .order = in->has_order ? in->order : 0,
                             .every = in->has_every ? (int32_t)in->every : 1,
                             .numerics = in->numerics };
     const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;

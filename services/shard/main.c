@@ -96,6 +96,15 @@ static void say_health(void *self, Gm__HealthReply *h)
     h->has_drafted = h->has_accepted = 1;
     h->drafted = s->shard.drafted;
     h->accepted = s->shard.accepted;
+    struct gm_kv_use use;
+    gm_kv_usage(gm_slice_kv(s->shard.slice), &use);
+    h->has_pages_total = h->has_pages_free = 1;
+    h->pages_total = (uint32_t)use.pages_total;
+    h->pages_free = (uint32_t)use.pages_free;
+    h->has_busy_us = h->has_prefix_tokens = h->has_prompt_tokens = 1;
+    h->busy_us = s->shard.busy_us;
+    h->prefix_tokens = s->shard.prefix_tokens;
+    h->prompt_tokens = s->shard.prompt_tokens;
 }
 
 static void say_hello(void *self, Gm__Hello *h)

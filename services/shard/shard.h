@@ -1,7 +1,8 @@
 /* shard.h - one slice of layers as a process: tickets, sessions, the batch of a step.
  *
  * Owns:      the plain structs that edge.c fills from messages, and the contract of admit.c,
- * batch.c and step.c. Does not:  know sockets or protobuf (edge.c), or tensors (common/model).
+ * evict.c, batch.c and step.c.
+ * Does not:  know sockets or protobuf (edge.c), or tensors (common/model).
  * Threads:   the loop thread only.
  */
 #ifndef GM_SHARD_H
@@ -10,12 +11,16 @@
 #include "common/common.h"
 #include "common/model/model.h"
 #include "services/shard/draft.h"
+#include "services/shard/prefix.h"
 
 enum {
     GM_SESSION_NAME_MAX = 192, /* "tenant/id" */
     GM_TICKETS_MAX = 1024,     /* turns running here at once */
     GM_SESSIONS_MAX = 3000,    /* sessions whose rows are kept */
-    GM_CHUNK_ALONE = 256,      /* prefill rows of a step without decode rows */
+    GM_GROW_POSITIONS = 256,   /* pages are reserved for so many positions ahead of a turn's rows */
+    GM_PREFIX_GAIN_MIN = 16,   /* rows that another session must save: fewer are computed sooner */
+    GM_MOVE_LEFT_MAX = GM_PAGE, /* rows that a sequence may lose where it changes hands */
+    GM_CHUNK_ALONE = 256,       /* prefill rows of a step without decode rows */
     GM_CHUNK_BESIDE = 16,    /* prefill rows of a step while others decode, before it is known what
                                 a row costs */
     GM_CHUNK_BESIDE_MIN = 4, /* and the least, whatever a row costs: a prompt must come to an end */
@@ -46,6 +51,8 @@ struct gm_session {
     struct gm_kv_seq *seq;
     struct gm_ticket *running;
     int64_t touched_us;
+    bool ephemeral; /* of one turn: its rows may change hands when that has ended */
+    struct gm_prefix_levels levels;
 };
 
 /* How a ticket's logits become candidates. */
@@ -63,6 +70,7 @@ struct gm_row_rules {
 /* One attempt of one turn. */
 struct gm_ticket {
     uint64_t id;
+    uint64_t order; /* age of its turn: where pages run out, the highest gives up its own */
     struct gm_session *session;
     int32_t *prompt; /* owned */
     int32_t n_prompt;
@@ -140,6 +148,7 @@ struct gm_shard {
     bool speculate;            /* first shard: guess tokens ahead */
     struct gm_idmap tickets;   /* id -> struct gm_ticket */
     struct gm_strmap sessions; /* name -> struct gm_session */
+    struct gm_prefix prefix;   /* the sessions by what they begin with */
     struct gm_ring decode,
         prefill;       /* of struct gm_work: spans that arrived (not the first shard) */
     int64_t decode_us; /* when a decode row was computed last */
@@ -158,6 +167,8 @@ struct gm_shard {
     volatile uint64_t progress;        /* layers computed */
     uint64_t decoded;                  /* tokens decoded since start */
     uint64_t drafted, accepted;        /* guesses computed, and those that were right */
+    uint64_t busy_us;                  /* spent in steps that had rows */
+    uint64_t prompt_tokens, prefix_tokens; /* of all turns; those whose rows were here already */
 };
 
 /* What Reserve asks for; borrowed. */
@@ -167,7 +178,8 @@ struct gm_reserve {
     const int32_t *ids;
     int32_t n_ids, positions, prompt_len;
     struct gm_row_rules rules; /* arrays borrowed */
-    bool score;
+    bool score, ephemeral;
+    uint64_t order;
     int32_t every;
     int64_t deadline_us;
     const char *numerics;
@@ -179,9 +191,11 @@ struct gm_reserve {
 enum gm_status gm_shard_init(struct gm_shard *s, struct gm_err *err); /* slice, kernels, is_* set */
 void gm_shard_close(struct gm_shard *s);
 
-/* Takes pages for the whole turn and says how much of the prompt is here already. Repeating it with
- * the same ticket answers the same. GM_ABORTED: other numerics. GM_EXHAUSTED: pages are taken
- * (retry_ms). */
+/* Takes pages for the prompt and the next GM_GROW_POSITIONS, and says how much of the prompt is
+ * here already: of the session's own rows, or taken from another session of the tenant that gives
+ * more. rewind_min: *have may be lowered to it, or to 0. Repeating it with the same ticket answers
+ * the same. GM_ABORTED: other numerics. GM_PRECONDITION: no pool of this size can hold the turn.
+ * GM_EXHAUSTED: pages are taken (retry_ms). */
 enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in, int32_t *have,
                                 int32_t *rewind_min, struct gm_err *err);
 /* Ends a ticket; unknown ones are fine. keep: the session's rows stay for its next turn. */
@@ -193,6 +207,25 @@ void gm_shard_usage(struct gm_shard *s, uint64_t *total, uint64_t *used, uint64_
 /* Last shard: buffers for the logits of `n` rows of the ticket; returns how many it has then, at
  * least 1. Fewer than n where memory or GM_DRAFT_LOGITS_MAX ends. What was in them is gone. */
 int32_t gm_shard_logits(struct gm_shard *s, struct gm_ticket *t, int32_t n);
+
+/* Frees a session that no ticket uses, with its rows. NULL is fine. */
+void gm_session_free(struct gm_shard *s, struct gm_session *session);
+
+/* ---- evict.c -----------------------------------------------------------------------------------
+ */
+/* Frees the kept session that was not used for the longest time, none of the two (may be NULL);
+ * false when there is none. */
+bool gm_shard_evict(struct gm_shard *s, const struct gm_session *a, const struct gm_session *b);
+/* Reserves `positions` for the session; kept sessions go for it, but not `other` (may be NULL). */
+enum gm_status gm_shard_pages(struct gm_shard *s, struct gm_session *session, int32_t positions,
+                              const struct gm_session *other, struct gm_err *err);
+/* Whether a turn that begins with `positions` finds room beside the running ones and their next
+ * GM_GROW_POSITIONS, so that no turn begins only to be pushed out. */
+bool gm_shard_room(const struct gm_shard *s, int32_t positions);
+/* Reserves rows up to `need` for a running ticket, GM_GROW_POSITIONS ahead. Where no pages are left
+ * the youngest running turn is pushed out: its ticket has a fault (GM_EXHAUSTED) and ends, its rows
+ * are kept while nobody needs the pages. That may be the ticket itself: false. */
+bool gm_shard_grow(struct gm_shard *s, struct gm_ticket *t, int32_t need);
 
 /* ---- batch.c -----------------------------------------------------------------------------------
  */

@@ -34,6 +34,28 @@ static void count(struct gm_shard *s, struct gm_ticket *t, const struct gm_work 
     t->accepted = w->decode ? w->pos + 1 : w->pos + w->n;
 }
 
+/* Pages for the rows of each work, before any of them is opened: a turn that is pushed out for
+ * another's sake is in no batch then. */
+static void make_room(struct gm_shard *s)
+{
+    for (int32_t i = 0; i < st.n_works; i++) {
+        const struct gm_work *w = &st.works[i];
+        struct gm_ticket *t = gm_shard_ticket(s, w->ticket);
+        if (t && w->pos >= 0 && w->pos <= gm_kv_len(t->session->seq) &&
+            w->n <= t->positions - w->pos)
+            (void)gm_shard_grow(s, t, w->pos + w->n);
+    }
+}
+
+/* Rows of a work that were opened and not computed are nobody's. */
+static void undo(struct gm_shard *s, struct gm_ticket *t, const struct gm_work *w)
+{
+    struct gm_err err = GM_ERR_NONE;
+    gm_prefix_cut(&s->prefix, t->session, w->pos);
+    if (gm_kv_rewind(gm_slice_kv(s->slice), t->session->seq, w->pos, &err) != GM_OK)
+        gm_log_err(GM_LOG_ERROR, "rows that were not computed", &err);
+}
+
 /* Opens the rows of a work in its sequence's cache. A decode row may stand where a wrong guess
  * stood, never below what was accepted before it. */
 static enum gm_status enter(struct gm_shard *s, struct gm_ticket *t, const struct gm_work *w,
@@ -46,6 +68,11 @@ static enum gm_status enter(struct gm_shard *s, struct gm_ticket *t, const struc
     enum gm_status rc = GM_OK;
     if (t->deadline_us && gm_now_us() > t->deadline_us)
         return gm_fail(err, GM_DEADLINE, "the turn's time is over");
+    if (w->pos < 0 || w->n > t->positions - w->pos)
+        return gm_fail(err, GM_DATA_LOSS, "%d rows from position %d, but the turn has %d", w->n,
+                       w->pos, t->positions);
+    if ((w->start || guessed) && w->pos < len)
+        gm_prefix_cut(&s->prefix, t->session, w->pos);
     if ((w->start || guessed) && w->pos <= len)
         rc = gm_kv_rewind(kv, seq, w->pos, err);
     else if (w->pos != len)
@@ -71,8 +98,9 @@ static void gather(struct gm_shard *s)
             continue; /* an older attempt's rows */
         float *rows = s->hidden + (size_t)st.rows * d;
         enum gm_status rc = enter(s, t, w, &err);
-        if (rc == GM_OK && s->is_first)
-            rc = gm_slice_embed(s->slice, w->ids, w->n, rows, &err);
+        if (rc == GM_OK && s->is_first &&
+            (rc = gm_slice_embed(s->slice, w->ids, w->n, rows, &err)) != GM_OK)
+            undo(s, t, w);
         if (rc != GM_OK) {
             fault(s, t, &err);
             continue;
@@ -309,6 +337,7 @@ void gm_shard_step(struct gm_shard *s, bool *more)
 {
     const int64_t begin_us = gm_now_us();
     st.n_works = gm_shard_form(s, st.works, more);
+    make_room(s);
     gather(s);
     if (st.n > 0) {
         struct gm_err err = GM_ERR_NONE;
@@ -319,9 +348,13 @@ void gm_shard_step(struct gm_shard *s, bool *more)
                                   .hidden = s->hidden,
                                   .progress = &s->progress };
         if (gm_slice_blocks(s->slice, &batch, &bad, &err) != GM_OK && bad >= 0 && bad < st.n) {
+            undo(s, st.owner[bad], st.live[bad]);
             fault(s, st.owner[bad], &err);
             st.owner[bad] = NULL;
         }
+        for (int32_t i = 0; i < st.n; i++)
+            if (st.owner[i])
+                gm_prefix_grow(&s->prefix, st.owner[i]->session);
         int32_t decode_rows = 0;
         for (int32_t i = 0; i < st.n; i++)
             decode_rows += st.live[i]->decode ? st.live[i]->n : 0;
@@ -331,8 +364,9 @@ void gm_shard_step(struct gm_shard *s, bool *more)
             hand_on(s);
         if (decode_rows > 0)
             s->step_us = gm_now_us();
-        gm_shard_pace(&s->pace, decode_rows, st.rows - decode_rows,
-                      (double)(gm_now_us() - begin_us));
+        const int64_t us = gm_now_us() - begin_us;
+        s->busy_us += (uint64_t)us;
+        gm_shard_pace(&s->pace, decode_rows, st.rows - decode_rows, (double)us);
     }
     for (int32_t i = 0; i < st.n_works; i++)
         gm_work_free(&st.works[i]);

@@ -1,24 +1,31 @@
 """conftest.py - what every system test stands on: pipelines in folders of their own, and an alarm.
 
-Owns:      the fixtures gemline, home, up, shared, golden, model_file; the time limit of a test;
-           the proof that `gemline down` leaves no process behind.
+Owns:      the fixtures gemline, home, up, shared, web, client, golden, model_file; the time limit
+           of a test; the proof that `gemline down` leaves no process behind.
 Does not:  skip: a missing program, model or golden file fails the test that needs it.
 
     def test_x(up):                     def test_y(shared):     # one pipeline for the whole file,
         line = up("--shards", "2")          shared.run("Hi")    # for tests that only read
         answer = line.run("Hi", "--seed", "1")["text"]
 
+    def test_z(web, client):            # `shared` with an HTTP gateway, and the official client
+        web.get("/health"); client.models.list()
+
+Pipelines have no gateway unless their options say --http.
 A test may run TIMEOUT_S seconds; @pytest.mark.timeout_s(300) gives it another limit.
 """
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+import openai
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -162,6 +169,7 @@ class Pipeline:
 
     def up(self, *options, timeout=READY_S, env=None):
         """`gemline up --detach OPTIONS`; fails the test when it does. Returns self."""
+        options = options if "--http" in options else (*options, "--http", "off")
         done = self.cli("up", "--detach", *options, timeout=timeout, env=env)
         if done.returncode != 0:
             pytest.fail("gemline up %s: exit status %d\n%s\n%s"
@@ -250,6 +258,78 @@ class Pipeline:
             pytest.fail("\n".join(trouble))
 
 
+class Answer:
+    """A whole HTTP answer: status, headers, body (bytes)."""
+
+    def __init__(self, response):
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class Web(Pipeline):
+    """A Pipeline with a gateway. `address` is ("127.0.0.1", port), `url` the address as text."""
+
+    def up(self, *options, **keywords):
+        if "--http" not in options:
+            options = (*options, "--http", "127.0.0.1:%d" % free_port())
+        super().up(*options, **keywords)
+        host, port = self.status()["http"].rsplit(":", 1)
+        self.address = (host, int(port))
+        self.url = "http://%s:%s" % (host, port)
+        return self
+
+    def connect(self, timeout=COMMAND_S):
+        """A connection of its own."""
+        return http.client.HTTPConnection(*self.address, timeout=timeout)
+
+    def ask(self, method, path, body=None, headers=None):
+        """One request on a connection of its own; a body that is no text becomes JSON."""
+        link = self.connect()
+        try:
+            text = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
+            link.request(method, path, text, headers or {})
+            return Answer(link.getresponse())
+        finally:
+            link.close()
+
+    def get(self, path, headers=None):
+        return self.ask("GET", path, None, headers)
+
+    def post(self, path, body, headers=None):
+        return self.ask("POST", path, body, {"Content-Type": "application/json",
+                                             **(headers or {})})
+
+    def client(self, **options):
+        """The official client; it does not try again by itself unless told."""
+        return openai.OpenAI(base_url=self.url + "/v1", api_key="none",
+                             **{"max_retries": 0, "timeout": COMMAND_S, **options})
+
+    def running(self):
+        """Turns that hold rows of a shard."""
+        return sum(p.get("sessions", 0) for p in self.status()["processes"]
+                   if p["role"] == "shard")
+
+    def wait_idle(self, timeout=READY_S):
+        """Waits until no shard holds a turn; returns how long that took."""
+        begin = time.monotonic()
+        while self.running():
+            if time.monotonic() - begin > timeout:
+                pytest.fail("turns still hold pages after %d s" % timeout)
+            time.sleep(0.02)
+        return time.monotonic() - begin
+
+
+def free_port():
+    """A port of the loopback that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 # ---- fixtures ---------------------------------------------------------------------------------
 
 @pytest.fixture(scope="session")
@@ -315,4 +395,34 @@ def shared(gemline, model_file):
     try:
         yield line.up()
     finally:
+        line.close()
+
+
+@pytest.fixture(scope="module")
+def web(gemline, model_file):
+    """A started pipeline with a gateway, for all tests of a file."""
+    line = Web(tempfile.mkdtemp(prefix="gemline-test-"))
+    try:
+        yield line.up()
+    finally:
+        line.close()
+
+
+@pytest.fixture(scope="module")
+def client(web):
+    """The official client of `web`, as anyone would make it."""
+    with web.client() as made:
+        yield made
+
+
+@pytest.fixture
+def up_web(gemline, model_file):
+    """up_web(*options): a started Web of this test alone."""
+    lines = []
+
+    def start(*options, **keywords):
+        lines.append(Web(tempfile.mkdtemp(prefix="gemline-test-")))
+        return lines[-1].up(*options, **keywords)
+    yield start
+    for line in lines:
         line.close()

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import ROOT
 
-COMMANDS = ["up", "down", "status", "run", "chat", "session", "tokenize", "score", "plan", "kill"]
+COMMANDS = ["up", "down", "status", "run", "chat", "session", "key", "tokenize", "score",
+            "plan", "kill"]
 
 HELP_NAMES = {
     "up": ["--detach", "--shards", "--layers", "--model", "--adapter", "--threads", "--context",
@@ -22,6 +23,7 @@ HELP_NAMES = {
             "--max-tokens", "--stop", "--ignore-eos", "--logprobs", "--timeout", "--json",
             "--stream", "--verbose"],
     "session": ["list", "show", "undo", "retry", "rm", "--json"],
+    "key": ["add", "list", "revoke", "--tenant", "--rate", "--tokens", "--scope", "--json"],
     "tokenize": ["--no-bos", "--decode", "--json"],
     "score": ["--tokens", "--top", "--json"],
     "plan": ["--shards"],

@@ -87,17 +87,6 @@ def test_sessions_expire(up):
     assert line.cli("session", "show", "short").returncode == 1
 
 
-def test_more_turns_than_pages(up):
-    line = up("--context", "1024", "--kv-tokens", "1024")
-    child = line.popen("run", "--stream", "--max-tokens", "800", "--ignore-eos", "--", "A story")
-    line.wait(lambda s: any(p.get("sessions") for p in s["processes"] if p["role"] == "shard"))
-    done = line.cli("run", "--max-tokens", "800", "--", "Another")
-    assert done.returncode == 1 and done.stderr.strip()
-    child.communicate(timeout=100)
-    assert child.returncode == 0
-    assert line.run("Another", "--max-tokens", 4)["ids"]
-
-
 @pytest.mark.parametrize("kv", ["f32", "f16", "q8"])
 def test_kv_types(up, kv):
     line = up("--kv", kv)

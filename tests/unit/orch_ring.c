@@ -16,7 +16,7 @@
 
 #include "orchestrator/orch.h"
 
-enum { TICKETS = 600, HELLO_EACH_MS = 100, BURST = 16 };
+enum { TICKETS = 2 * GM_TURNS_MAX, HELLO_EACH_MS = 100, BURST = 16 };
 
 struct ring ring;
 struct gm_bus *bus;

@@ -12,7 +12,8 @@
 #include "services/gateway/guard.h"
 #include "services/gateway/listen.h"
 
-/* ---- guard ------------------------------------------------------------------------------------ */
+/* ---- guard ------------------------------------------------------------------------------------
+ */
 
 static bool passes(const struct gm_guard *g, const char *host, const char *origin, const char *site)
 {
@@ -67,7 +68,8 @@ static void sites(void)
     CU_ASSERT_TRUE(passes(&g, "localhost:8080", NULL, "same-origin"));
 }
 
-/* ---- admission -------------------------------------------------------------------------------- */
+/* ---- admission --------------------------------------------------------------------------------
+ */
 
 static void burst(void)
 {
@@ -102,16 +104,18 @@ static void sustained(void)
     CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 7001 + 2 * GM_BURST_MS, &retry), GM_ADMIT_REFUSE);
 }
 
-/* ---- addresses -------------------------------------------------------------------------------- */
+/* ---- addresses --------------------------------------------------------------------------------
+ */
 
 static void addresses(void)
 {
     char at[GM_ADDRESS_MAX], again[GM_ADDRESS_MAX];
     struct gm_err err = GM_ERR_NONE;
     int fd = -1, other = -1;
-    static const char *const bad[] = { "",           "8080",        ":8080",     "127.0.0.1:",
-                                       "127.0.0.1:0", "1.2.3:80",   "[::1:8080", "a.example:80",
-                                       "127.0.0.1:99999", "::1:80x" };
+    static const char *const bad[] = { "",           "8080",         ":8080",
+                                       "127.0.0.1:", "127.0.0.1:0",  "1.2.3:80",
+                                       "[::1:8080",  "a.example:80", "127.0.0.1:99999",
+                                       "::1:80x" };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CU_ASSERT_EQUAL(gm_listen(bad[i], false, &fd, at, NULL), GM_INVALID);
     CU_ASSERT_TRUE(gm_address_local("127.0.0.1:80"));

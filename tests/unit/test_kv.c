@@ -26,6 +26,7 @@ struct shadow {
     int32_t len;
     int32_t low; /* positions below it were dropped from local layers */
     int32_t ids[LEN_MAX];
+    uint32_t by[LEN_MAX]; /* serial of the sequence that wrote the position */
 };
 
 static uint64_t state = 1;
@@ -62,7 +63,7 @@ struct tag {
 
 static void make_tag(struct tag *t, const struct shadow *s, int32_t layer, int32_t pos)
 {
-    const int32_t part[] = { (int32_t)(s->serial >> 16), (int32_t)(s->serial & 0x7ff), pos % 2048,
+    const int32_t part[] = { (int32_t)(s->by[pos] >> 16), (int32_t)(s->by[pos] & 0x7ff), pos % 2048,
                              layer };
     for (int i = 0; i < 2 * HEAD_DIM; i++) {
         t->k[i] = (float)part[i % 4];
@@ -70,8 +71,10 @@ static void make_tag(struct tag *t, const struct shadow *s, int32_t layer, int32
     }
 }
 
-static void write_tags(struct gm_kv *kv, const struct shadow *s, int32_t from)
+static void write_tags(struct gm_kv *kv, struct shadow *s, int32_t from)
 {
+    for (int32_t pos = from; pos < s->len; pos++)
+        s->by[pos] = s->serial;
     for (int32_t layer = 0; layer < LAYERS; layer++) {
         struct gm_kv_view v;
         gm_kv_view(kv, s->seq, layer, &v);
@@ -167,6 +170,28 @@ static void op_renew(struct gm_kv *kv, struct shadow *s)
     s->len = s->low = 0;
 }
 
+/* `s` becomes a copy of part of another sequence. */
+static void op_fork(struct gm_kv *kv, struct shadow *s, const struct shadow *from)
+{
+    const int32_t min = gm_kv_rewind_min(kv, from->seq);
+    const int32_t n = (int32_t)below((uint32_t)from->len + 2);
+    if (s == from)
+        return;
+    op_renew(kv, s);
+    if (gm_kv_reserve(kv, s->seq, n + (int32_t)below(200), NULL) != GM_OK)
+        return;
+    const bool allowed = n == 0 || (n <= from->len && n >= min);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, s->seq, from->seq, n, NULL), allowed ? GM_OK : GM_RANGE);
+    if (!allowed)
+        return;
+    s->len = n;
+    s->low = low_after(n) > from->low ? low_after(n) : from->low;
+    s->low = n == 0 ? 0 : s->low;
+    memcpy(s->ids, from->ids, (size_t)n * sizeof *s->ids);
+    memcpy(s->by, from->by, (size_t)n * sizeof *s->by);
+    CU_ASSERT_TRUE(tags_hold(kv, s));
+}
+
 static void random_operations(void)
 {
     static struct shadow all[SEQS];
@@ -182,10 +207,12 @@ static void random_operations(void)
             op_rewind(kv, s);
         else if (op < 90)
             gm_kv_trim(kv, s->seq);
-        else if (op < 93)
+        else if (op < 92)
             (void)gm_kv_reserve(kv, s->seq, (int32_t)below(LEN_MAX), NULL);
-        else if (op < 99)
+        else if (op < 97)
             op_common(s);
+        else if (op < 99)
+            op_fork(kv, s, &all[below(SEQS)]);
         else
             op_renew(kv, s);
         const char *wrong = gm_kv_check(kv);
@@ -203,6 +230,59 @@ static void random_operations(void)
     CU_ASSERT_EQUAL(use.pages_free, use.pages_total);
     CU_ASSERT_EQUAL(use.bytes_used, 0);
     CU_ASSERT_EQUAL((uint64_t)use.bytes_total, gm_kv_bytes(kv));
+    CU_ASSERT_PTR_NULL(gm_kv_check(kv));
+    gm_kv_free(&kv);
+}
+
+/* A copy and what it was taken from go on apart; who has rows or too few pages takes none. */
+static void forks(void)
+{
+    static struct shadow a, b;
+    static int32_t ids[LEN_MAX];
+    struct gm_kv *kv = open_cache(WINDOW, 0, LAYERS, TOKENS);
+    a = (struct shadow){ .seq = gm_kv_seq_new(kv), .serial = 1 };
+    b = (struct shadow){ .seq = gm_kv_seq_new(kv), .serial = 2 };
+    CU_ASSERT_EQUAL(gm_kv_reserve(kv, a.seq, 2000, NULL), GM_OK);
+    while (a.len < 2000) {
+        CU_ASSERT_EQUAL(gm_kv_extend(kv, a.seq, ids, 200, NULL), GM_OK);
+        a.len += 200;
+        write_tags(kv, &a, a.len - 200);
+    }
+    const int32_t n = 1990;
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, b.seq, a.seq, n, NULL), GM_INVALID); /* no pages */
+    CU_ASSERT_EQUAL(gm_kv_reserve(kv, b.seq, n + 100, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, b.seq, a.seq, 2001, NULL), GM_RANGE);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, b.seq, a.seq, gm_kv_rewind_min(kv, a.seq) - 1, NULL), GM_RANGE);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, a.seq, a.seq, n, NULL), GM_INVALID);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, b.seq, a.seq, n, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_kv_fork(kv, b.seq, a.seq, n, NULL), GM_INVALID); /* it has rows now */
+    b.len = n;
+    memcpy(b.by, a.by, sizeof b.by);
+    CU_ASSERT_EQUAL(gm_kv_extend(kv, b.seq, ids, 100, NULL), GM_OK);
+    b.len += 100;
+    write_tags(kv, &b, n);
+    CU_ASSERT_TRUE(tags_hold(kv, &a));
+    CU_ASSERT_TRUE(tags_hold(kv, &b));
+    CU_ASSERT_PTR_NULL(gm_kv_check(kv));
+    gm_kv_seq_free(kv, &a.seq);
+    CU_ASSERT_TRUE(tags_hold(kv, &b));
+    gm_kv_free(&kv);
+}
+
+/* A kept sequence that begins anew has the pages that it reserved, of local layers too. */
+static void reserved_after_rewind(void)
+{
+    static int32_t ids[GM_KV_SLACK];
+    struct gm_kv *kv = open_cache(WINDOW, 0, LAYERS, TOKENS);
+    struct gm_kv_seq *seq = gm_kv_seq_new(kv);
+    CU_ASSERT_EQUAL(gm_kv_reserve(kv, seq, 5 * GM_KV_SLACK, NULL), GM_OK);
+    for (int i = 0; i < 5; i++)
+        CU_ASSERT_EQUAL(gm_kv_extend(kv, seq, ids, GM_KV_SLACK, NULL), GM_OK);
+    gm_kv_trim(kv, seq);
+    CU_ASSERT_EQUAL(gm_kv_reserve(kv, seq, 4 * GM_KV_SLACK, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_kv_rewind(kv, seq, 0, NULL), GM_OK);
+    for (int i = 0; i < 4; i++)
+        CU_ASSERT_EQUAL(gm_kv_extend(kv, seq, ids, GM_KV_SLACK, NULL), GM_OK);
     CU_ASSERT_PTR_NULL(gm_kv_check(kv));
     gm_kv_free(&kv);
 }
@@ -278,6 +358,8 @@ int main(void)
         return 1;
     CU_pSuite suite = CU_add_suite("kv", NULL, NULL);
     CU_add_test(suite, "random operations", random_operations);
+    CU_add_test(suite, "copies", forks);
+    CU_add_test(suite, "pages of a sequence that begins anew", reserved_after_rewind);
     CU_add_test(suite, "refusals", refusals);
     CU_add_test(suite, "one class of layers", one_class);
     CU_add_test(suite, "many sequences", many_sequences);

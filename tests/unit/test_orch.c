@@ -235,12 +235,22 @@ static void test_bad_ids(void)
     r.patience_ms = GM_PATIENCE_MS_MAX + 1;
     run(&h, &r);
     CU_ASSERT_EQUAL(h.err.status, GM_INVALID);
+}
+
+/* A turn that finds no pages waits for them, as one that has not begun. */
+static void test_waiting(void)
+{
+    struct heard h;
+    Gm__StartRequest r = request_of("waits", 4, 5);
     ring.full = true;
-    r = request_of("bad-6", 4, 5);
-    run(&h, &r);
-    CU_ASSERT_EQUAL(h.err.status, GM_EXHAUSTED); /* at once, with the hint */
-    CU_ASSERT_EQUAL(h.err.retry_ms, 77);
+    CU_ASSERT(start(&h, &r) != NULL);
+    spin(300, &h.ends, 1);
+    struct asked a = ask("Health.Check", NULL, &gm__health_reply__descriptor);
+    CU_ASSERT_EQUAL(a.waiting, 1);
+    CU_ASSERT_EQUAL(a.running, 0);
     ring.full = false;
+    spin(RING_PATIENCE_MS, &h.ends, 1);
+    check_whole(&h, 5, "length");
 }
 
 static void test_ephemeral(void)
@@ -397,6 +407,7 @@ int main(void)
     if (suite == NULL || !CU_add_test(suite, "a prompt as ids", test_ids) ||
         !CU_add_test(suite, "a prompt of ids tried again", test_retry) ||
         !CU_add_test(suite, "what is refused", test_bad_ids) ||
+        !CU_add_test(suite, "no pages for a while", test_waiting) ||
         !CU_add_test(suite, "a session of one turn", test_ephemeral) ||
         !CU_add_test(suite, "a turn that has ended", test_ended) ||
         !CU_add_test(suite, "a running turn, by its session", test_running) ||

@@ -1,4 +1,5 @@
 // uses: services/shard/admit.c services/shard/batch.c services/shard/draft.c
+// uses: services/shard/evict.c services/shard/prefix.c
 /* test_shard.c - which rows a step takes: decode rows first, chunks by budget, turns in turn.
  *
  * Owns:      the checks of services/shard/batch.c on tickets made by hand.

@@ -1,4 +1,5 @@
 // uses: services/shard/admit.c services/shard/batch.c services/shard/step.c services/shard/draft.c
+// uses: services/shard/evict.c services/shard/prefix.c
 // uses: tests/unit/model_small.c
 /* test_speculate.c - shards with guesses compute what shards without them compute.
  *

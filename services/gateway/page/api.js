@@ -18,7 +18,8 @@ export class ApiError extends Error {
 /** The stream ended before its answer did. */
 export class BrokenStream extends Error {}
 
-export const setKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
+export const setKey = (key) =>
+  (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
 export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
 
 function sentence(status, error, retryAfter) {
@@ -27,7 +28,8 @@ function sentence(status, error, retryAfter) {
   if (error.code === "context_length_exceeded") {
     return "This conversation is longer than the model can read. Start a new chat, or edit an earlier message.";
   }
-  if (status === 401) return hasKey() ? "The server does not take this API key." : "This server asks for an API key.";
+  if (status === 401)
+    return hasKey() ? "The server does not take this API key." : "This server asks for an API key.";
   if (status === 409) return "This conversation is still answering. Wait until it is done.";
   if (status === 413) return "This message is too long to send. Shorten it.";
   if (status === 429) return "Too many requests at once." + soon;
@@ -39,7 +41,8 @@ async function failure(response) {
   let error = {};
   try {
     error = (await response.json()).error || {};
-  } catch { /* not JSON: the status says enough */ }
+  } catch { /* not JSON: the status says enough */
+  }
   const text = sentence(response.status, error, response.headers.get("retry-after"));
   return new ApiError(text, response.status, error.code || "");
 }
@@ -53,7 +56,12 @@ async function request(method, path, body, signal) {
   let response;
   try {
     response = await fetch(path, {
-      method, headers, signal, credentials: "same-origin", cache: "no-store", redirect: "error",
+      method,
+      headers,
+      signal,
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -75,13 +83,14 @@ export const undo = (id, signal) => request("POST", sessionPath(id) + "/undo", {
 export const chat = (body, signal) => request("POST", "/v1/chat/completions", body, signal);
 
 /** The running answer of a conversation from its first token on. */
-export const follow = (id, signal) => request("GET", sessionPath(id) + "/stream?from=0", undefined, signal);
+export const follow = (id, signal) =>
+  request("GET", sessionPath(id) + "/stream?from=0", undefined, signal);
 
 /** A stored conversation; one that the server does not know is empty. */
 export async function session(id, signal) {
   try {
     const found = await json("GET", sessionPath(id), undefined, signal);
-    const turns = (found.turns || []).map((one) => ({ ...one, answer: one.answer.content }));
+    const turns = (found.turns || []).map((one) => ({ ...one, answer: one.answer?.content ?? "" }));
     return { known: true, busy: Boolean(found.busy), turns };
   } catch (error) {
     if (error.status === 404) return { known: false, busy: false, turns: [] };
@@ -102,7 +111,10 @@ export async function* events(response) {
       const parts = held.split("\n\n");
       held = parts.pop();
       for (const part of parts) {
-        const data = part.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim()).join("\n");
+        const data = part.split("\n")
+                       .filter((line) => line.startsWith("data:"))
+                       .map((line) => line.slice(5).trim())
+                       .join("\n");
         if (data === "[DONE]") return;
         if (data) yield parsed(data);
       }
@@ -110,9 +122,7 @@ export async function* events(response) {
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") throw error;
     throw new BrokenStream();
-  } finally {
-    reader.cancel().catch(() => {});
-  }
+  } finally { reader.cancel().catch(() => {}); }
   throw new BrokenStream();
 }
 
@@ -120,9 +130,9 @@ function parsed(data) {
   let event;
   try {
     event = JSON.parse(data);
-  } catch {
-    throw new ApiError("The server sent an event that is not JSON.");
-  }
-  if (event.error) throw new ApiError(sentence(event.error.status || 500, event.error), 500, event.error.code || "");
+  } catch { throw new ApiError("The server sent an event that is not JSON."); }
+  if (event.error)
+    throw new ApiError(
+      sentence(event.error.status || 500, event.error), 500, event.error.code || "");
   return event;
 }

@@ -5,21 +5,25 @@
 //           fragment names a conversation to open and nothing else.
 
 import * as api from "./api.js";
-import { Chat, ID, copied, el, fit, forgetStats, icon, newId, onEnter, recall, remember } from "./chat.js";
-import { render } from "./markdown.js";
+import * as chats from "./chat.js";
+import {render} from "./markdown.js";
 
-const NEAR_END = 96; // pixels from the end within which the view follows the answer
+const NEAR_END = 96;     // pixels from the end within which the view follows the answer
 const SPOKEN_MAX = 4000; // characters of an answer that screen readers are handed
+const TITLES_MAX = 300; // titles that are remembered
+const UNTITLED_MAX = 30; // conversations that are read for their titles at a time
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 const WHOLE = ["top_k", "max_tokens", "seed"];
 
+const { Chat, ID, copied, el, fit, icon, newId, onEnter, recall, remember } = chats;
 const $ = (id) => document.getElementById(id);
 const page = {
   model: "",
-  listed: [], // conversations as the server lists them
+  listed: [],      // conversations as the server lists them
   live: new Map(), // id -> Chat that is open or still answering
   open: null,
   follows: true, // whether the view stays at the end
+  titles: recall(localStorage, "gemline.titles", {}),
   settings: recall(localStorage, "gemline.settings", {}),
 };
 
@@ -53,6 +57,7 @@ const hooks = {
     return fields;
   },
   changed(chat) {
+    keepTitle(chat.id, chat.title);
     if (!chat.running && chat !== page.open) page.live.delete(chat.id);
     if (chat === page.open) paintOpen();
     paintList();
@@ -139,7 +144,7 @@ async function openChat(id) {
     return;
   }
   const chat = new Chat(id, hooks);
-  chat.title = (page.listed.find((one) => one.id === id) || {}).title || "";
+  chat.title = page.titles[id] || "";
   page.wanted = id;
   try {
     await chat.load();
@@ -157,9 +162,18 @@ function failed(error, again) {
     askKey();
     return;
   }
-  notice(error instanceof api.ApiError ? error.message : "Something went wrong in the page: " + error.message);
+  notice(error instanceof api.ApiError ? error.message :
+                                         "Something went wrong in the page: " + error.message);
   if (error.status === 404) return;
-  $("notice").append(el("button", { type: "button", class: "quiet", onclick: () => { notice(""); again(); } }, "Try again"));
+  $("notice").append(el("button", {
+    type: "button",
+    class: "quiet",
+    onclick: () => {
+      notice("");
+      again();
+    }
+  },
+    "Try again"));
 }
 
 /** Opens what the address names. */
@@ -217,8 +231,34 @@ async function loadList() {
   try {
     page.listed = (await api.sessions()).filter((one) => ID.test(one.id));
     paintList();
+    await loadTitles();
   } catch (error) {
     if (error.status === 401) askKey();
+  }
+}
+
+/** A conversation's title is its first question, kept here since the server's list has none. */
+function keepTitle(id, title) {
+  if (page.titles[id] === title) return;
+  delete page.titles[id];
+  if (title) page.titles[id] = title; // the newest last
+  for (const old of Object.keys(page.titles).slice(0, -TITLES_MAX)) delete page.titles[old];
+  remember(localStorage, "gemline.titles", page.titles);
+}
+
+/** Reads the conversations whose titles are not known here, the newest first. */
+async function loadTitles() {
+  if (page.naming) return;
+  page.naming = true;
+  try {
+    const unknown = rows().filter((row) => !page.titles[row.id] && !page.live.has(row.id));
+    for (const row of unknown.slice(0, UNTITLED_MAX)) {
+      const first = (await api.session(row.id)).turns[0];
+      keepTitle(row.id, chats.titleOf(first ? chats.questionOf(first) : "") || "Empty chat");
+    }
+    if (unknown.length) paintList();
+  } finally {
+    page.naming = false;
   }
 }
 
@@ -228,7 +268,7 @@ function rows() {
   const own = [...page.live.values()].filter((chat) => !known.has(chat.id) && !chat.empty);
   const all = [
     ...own.map((chat) => ({ id: chat.id, title: chat.title, touched: Date.now() })),
-    ...page.listed.map((one) => ({ ...one, touched: millis(one.touched || one.created || 0) })),
+    ...page.listed.map((one) => ({...one, touched: millis(one.touched || one.created || 0) })),
   ];
   return all.sort((a, b) => b.touched - a.touched);
 }
@@ -241,26 +281,44 @@ function paintList() {
     groups[groups.length - 1].items.push(listRow(row));
   }
   const focused = document.activeElement && document.activeElement.dataset.row;
-  $("list").replaceChildren(...groups.map((group) =>
-    el("section", { "aria-label": group.age }, el("h2", {}, group.age), el("ul", {}, ...group.items))));
-  if (!groups.length) $("list").append(el("p", { class: "nothing" }, "Your chats will be listed here."));
+  $("list").replaceChildren(
+    ...groups.map((group) => el("section", { "aria-label": group.age }, el("h2", {}, group.age),
+                    el("ul", {}, ...group.items))));
+  if (!groups.length)
+    $("list").append(el("p", { class: "nothing" }, "Your chats will be listed here."));
   if (focused) {
-    const again = [...$("list").querySelectorAll("[data-row]")].find((node) => node.dataset.row === focused);
+    const again =
+      [...$("list").querySelectorAll("[data-row]")].find((node) => node.dataset.row === focused);
     if (again) again.focus();
   }
 }
 
 function listRow(row) {
   const chat = page.live.get(row.id);
-  const title = (chat && chat.title) || row.title || "Untitled";
+  const title = (chat && chat.title) || page.titles[row.id] || "Untitled";
   const current = page.open && page.open.id === row.id && !page.open.empty;
   const running = Boolean(chat && chat.running);
   return el("li", { class: current ? "current" : "" },
-    el("button", { type: "button", class: "row-open", "data-row": row.id, title, dir: "auto",
-      "aria-current": current ? "page" : undefined, onclick: () => openChat(row.id) },
-    el("span", {}, title), ...(running ? [el("i", { class: "pulse", role: "img", "aria-label": "answering" })] : [])),
-    el("button", { type: "button", class: "icon-button row-delete", "data-row": row.id + "/delete", title: "Delete",
-      "aria-label": "Delete chat: " + title, onclick: () => askDelete(row.id, title) }, icon("trash")));
+    el("button", {
+      type: "button",
+      class: "row-open",
+      "data-row": row.id,
+      title,
+      dir: "auto",
+      "aria-current": current ? "page" : undefined,
+      onclick: () => openChat(row.id)
+    },
+      el("span", {}, title),
+      ...(running ? [el("i", { class: "pulse", role: "img", "aria-label": "answering" })] : [])),
+    el("button", {
+      type: "button",
+      class: "icon-button row-delete",
+      "data-row": row.id + "/delete",
+      title: "Delete",
+      "aria-label": "Delete chat: " + title,
+      onclick: () => askDelete(row.id, title)
+    },
+      icon("trash")));
 }
 
 // ---- dialogs ------------------------------------------------------------------------------------
@@ -289,7 +347,8 @@ async function removeChat(id) {
       return;
     }
   }
-  forgetStats(id);
+  chats.forgetStats(id);
+  keepTitle(id, "");
   page.live.delete(id);
   page.listed = page.listed.filter((one) => one.id !== id);
   say("Chat deleted.");
@@ -301,8 +360,9 @@ async function removeChat(id) {
 function askKey() {
   const box = $("key");
   if (box.open) return;
-  box.querySelector(".why").textContent =
-    api.hasKey() ? "The server does not take this key. Try another one." : "This server asks for an API key.";
+  box.querySelector(".why").textContent = api.hasKey() ?
+    "The server does not take this key. Try another one." :
+    "This server asks for an API key.";
   box.returnValue = "";
   box.onclose = () => {
     const field = box.querySelector("input");
@@ -327,14 +387,18 @@ function fillSettings() {
 function checkSettings() {
   const form = $("settings").querySelector("form");
   const problem = form.querySelector(".problem");
-  const wrong = NUMBERS.map((name) => form.elements[name]).filter((field) => !field.checkValidity());
-  for (const name of NUMBERS) form.elements[name].setAttribute("aria-invalid", String(wrong.includes(form.elements[name])));
+  const wrong =
+    NUMBERS.map((name) => form.elements[name]).filter((field) => !field.checkValidity());
+  for (const name of NUMBERS)
+    form.elements[name].setAttribute("aria-invalid", String(wrong.includes(form.elements[name])));
   problem.hidden = !wrong.length;
-  problem.textContent = wrong.map((field) => {
-    const label = field.labels[0].firstElementChild.textContent;
-    const kind = WHOLE.includes(field.name) ? "a whole number" : "a number";
-    return `${label} takes ${kind} from ${field.min} to ${field.max}.`;
-  }).join(" ");
+  problem.textContent = wrong
+                          .map((field) => {
+                            const label = field.labels[0].firstElementChild.textContent;
+                            const kind = WHOLE.includes(field.name) ? "a whole number" : "a number";
+                            return `${label} takes ${kind} from ${field.min} to ${field.max}.`;
+                          })
+                          .join(" ");
   return !wrong.length;
 }
 
@@ -359,19 +423,25 @@ function wireSettings() {
   });
   form.addEventListener("input", readSettings);
   form.addEventListener("submit", (event) => {
-    if (!event.submitter.classList.contains("primary") || checkSettings()) return;
+    if (checkSettings()) return;
     event.preventDefault();
     form.querySelector("[aria-invalid=true]").focus();
   });
-  $("reset").addEventListener("click", () => {
+  $("defaults").addEventListener("click", () => {
     form.reset();
     form.elements.theme.value = "system";
     readSettings();
   });
-  for (const box of document.querySelectorAll("dialog")) { // a click beside a dialog closes it
+}
+
+/** A click beside a dialog closes it, and so do its buttons of the class `close`. */
+function wireDialogs() {
+  for (const box of document.querySelectorAll("dialog")) {
     box.addEventListener("mousedown", (event) => {
       if (event.target === box) box.close();
     });
+    for (const button of box.querySelectorAll(".close"))
+      button.addEventListener("click", () => box.close());
   }
 }
 
@@ -466,9 +536,8 @@ function wire() {
   $("open-side").addEventListener("click", openSide);
   $("close-side").addEventListener("click", closeSide);
   $("scrim").addEventListener("click", closeSide);
-  $("theme").addEventListener("click", () => {
-    setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  });
+  $("theme").addEventListener("click",
+    () => { setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); });
   systemDark.addEventListener("change", paintTheme);
   phone.addEventListener("change", paintSide);
   addEventListener("popstate", route);
@@ -481,6 +550,7 @@ function wire() {
   });
   wireComposer();
   wireSettings();
+  wireDialogs();
   wireKeys();
   watchScroll();
 }
@@ -492,7 +562,8 @@ async function start() {
     if (!found) throw new api.ApiError("The server runs no model. Start one with: gemline up");
     page.model = found.id;
     $("model").textContent = found.id;
-    if (found.max_model_len) $("model").title = `Reads up to ${found.max_model_len.toLocaleString("en")} tokens`;
+    if (found.max_model_len)
+      $("model").title = `Reads up to ${found.max_model_len.toLocaleString("en")} tokens`;
     await loadList();
     if (page.open.empty) route();
   } catch (error) {

@@ -4,13 +4,14 @@
 // Does not: know the list of conversations, the settings' form or the text field (app.js).
 
 import * as api from "./api.js";
-import { update } from "./markdown.js";
+import {update} from "./markdown.js";
 
 const SETTLE_TRIES = 24; // looks at the server after an answer was stopped ...
-const SETTLE_MS = 125; // ... this far apart
+const SETTLE_MS = 125;   // ... this far apart
 const RESUME_MS = [300, 800, 1600, 3200, 6400]; // waits before a broken stream is asked for again
-const STATS_MAX = 100; // conversations whose speeds are remembered
+const STATS_MAX = 100;                          // conversations whose speeds are remembered
 const TITLE_MAX = 80;
+const ELSEWHERE = "This conversation was changed elsewhere. Reload the page to see it as it is.";
 
 export const ID = /^[A-Za-z0-9._-]{1,64}$/;
 
@@ -40,7 +41,9 @@ export function icon(name) {
 }
 
 function iconButton(name, label, onclick) {
-  return el("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick }, icon(name));
+  return el("button",
+    { type: "button", class: "icon-button", "aria-label": label, title: label, onclick },
+    icon(name));
 }
 
 /** Puts text on the clipboard, also where the page is not in a secure context. */
@@ -70,23 +73,23 @@ export function newId() {
 export function recall(store, name, otherwise) {
   try {
     return JSON.parse(store.getItem(name)) ?? otherwise;
-  } catch {
-    return otherwise;
-  }
+  } catch { return otherwise; }
 }
 
 export function remember(store, name, value) {
   try {
     store.setItem(name, JSON.stringify(value));
-  } catch { /* full or forbidden: the page works without */ }
+  } catch { /* full or forbidden: the page works without */
+  }
 }
 
 const wait = (ms, signal) => new Promise((resolve, reject) => {
   const timer = setTimeout(resolve, ms);
-  if (signal) signal.addEventListener("abort", () => {
-    clearTimeout(timer);
-    reject(new DOMException("stopped", "AbortError"));
-  });
+  if (signal)
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("stopped", "AbortError"));
+    });
 });
 
 function textOf(content) {
@@ -98,15 +101,19 @@ function textOf(content) {
 const isSystem = (message) => message.role === "system" || message.role === "developer";
 
 /** What the user said in a stored turn. */
-function questionOf(turn) {
+export function questionOf(turn) {
   const said = (turn.messages || []).filter((message) => !isSystem(message));
   return said.map((message) => textOf(message.content)).join("\n\n");
 }
 
+/** The beginning of a question on one line. */
+export const titleOf = (text) => text.trim().replace(/\s+/g, " ").slice(0, TITLE_MAX);
+
 /** Enter in `area` calls `done`; Shift+Enter and an input method's Enter do not. */
 export function onEnter(area, done) {
   area.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229)
+      return;
     event.preventDefault();
     done();
   });
@@ -127,7 +134,7 @@ function statsOf(id) {
 
 function keepStats(id, index, stats) {
   const all = recall(localStorage, "gemline.stats", {});
-  const mine = { ...all[id], [index]: stats };
+  const mine = {...all[id], [index]: stats };
   delete all[id];
   all[id] = mine; // the newest last
   for (const old of Object.keys(all).slice(0, -STATS_MAX)) delete all[old];
@@ -141,9 +148,11 @@ export function forgetStats(id) {
 }
 
 function statsNodes(stats) {
-  const seconds = stats.first >= 9950 ? (stats.first / 1000).toFixed(0) : (stats.first / 1000).toFixed(2);
+  const seconds =
+    stats.first >= 9950 ? (stats.first / 1000).toFixed(0) : (stats.first / 1000).toFixed(2);
   const parts = [];
-  if (stats.rate > 0) parts.push(`${stats.rate >= 100 ? Math.round(stats.rate) : stats.rate.toFixed(1)} tokens/s`);
+  if (stats.rate > 0)
+    parts.push(`${stats.rate >= 100 ? Math.round(stats.rate) : stats.rate.toFixed(1)} tokens/s`);
   if (stats.first >= 0) parts.push(`first token ${seconds} s`);
   if (stats.tokens > 0) parts.push(stats.tokens === 1 ? "1 token" : `${stats.tokens} tokens`);
   return parts.map((part) => el("span", {}, part));
@@ -161,7 +170,8 @@ const NOTES = {
 /** A question and its answer. state: running, done, stopped or failed. */
 class Turn {
   constructor(chat, user) {
-    Object.assign(this, { chat, user, answer: "", finish: "", stats: null, state: "done", error: "", kept: true });
+    Object.assign(this,
+      { chat, user, answer: "", finish: "", stats: null, state: "done", error: "", kept: true });
     this.question = el("div", { class: "bubble", dir: "auto" }, user);
     this.tools = el("div", { class: "tools" },
       iconButton("copy", "Copy message", (event) => copied(event.currentTarget, this.user)),
@@ -170,7 +180,8 @@ class Turn {
     this.body = el("div", { class: "prose" });
     this.note = el("p", { class: "note" });
     this.foot = el("div", { class: "foot" });
-    this.theirs = el("article", { class: "answer", "aria-label": "Answer" }, this.body, this.note, this.foot);
+    this.theirs =
+      el("article", { class: "answer", "aria-label": "Answer" }, this.body, this.note, this.foot);
     this.frame = 0;
   }
 
@@ -208,7 +219,8 @@ class Turn {
     if (running) return;
     this.paintNote();
     if (this.answer) {
-      this.foot.append(iconButton("copy", "Copy answer", (event) => copied(event.currentTarget, this.answer)));
+      this.foot.append(
+        iconButton("copy", "Copy answer", (event) => copied(event.currentTarget, this.answer)));
     }
     if (last && this.user && this.state !== "failed" && !this.chat.running) {
       this.foot.append(iconButton("retry", "Answer again", () => this.chat.again(this)));
@@ -217,21 +229,25 @@ class Turn {
   }
 
   paintNote() {
-    const text = this.state === "failed" ? this.error : this.state === "stopped" ? NOTES.stopped : NOTES[this.finish];
+    const text = this.state === "failed" ? this.error :
+      this.state === "stopped"           ? NOTES.stopped :
+                                           NOTES[this.finish];
     if (!text) return;
     this.note.replaceChildren(text);
     this.note.hidden = false;
     if (this.state !== "failed") return;
     this.note.prepend(icon("alert"));
     if (this.user && !this.chat.running) {
-      this.note.append(el("button", { type: "button", class: "quiet", onclick: () => this.chat.again(this) }, "Try again"));
+      this.note.append(el("button",
+        { type: "button", class: "quiet", onclick: () => this.chat.again(this) }, "Try again"));
     }
   }
 
   /** Puts a text field in the message's place. */
   edit() {
     if (this.chat.running) return;
-    const area = el("textarea", { "aria-label": "Edit your message", rows: "2", dir: "auto", maxlength: "200000" });
+    const area = el("textarea",
+      { "aria-label": "Edit your message", rows: "2", dir: "auto", maxlength: "200000" });
     const leave = () => {
       form.replaceWith(this.question);
       this.tools.hidden = false;
@@ -243,7 +259,14 @@ class Turn {
       leave();
       this.chat.again(this, text);
     };
-    const form = el("form", { class: "edit", onsubmit: (event) => { event.preventDefault(); send(); } }, area,
+    const form = el("form", {
+      class: "edit",
+      onsubmit: (event) => {
+        event.preventDefault();
+        send();
+      }
+    },
+      area,
       el("div", { class: "row" },
         el("button", { type: "button", class: "quiet", onclick: leave }, "Cancel"),
         el("button", { type: "submit", class: "primary" }, "Send")));
@@ -290,7 +313,8 @@ export async function copied(button, text) {
  *  ends or is renamed; grown(chat) when more is shown; finished(chat, turn); refused() after a 401. */
 export class Chat {
   constructor(id, hooks) {
-    Object.assign(this, { id, hooks, turns: [], running: null, title: "", system: "", fresh: false });
+    Object.assign(this,
+      { id, hooks, turns: [], running: null, title: "", system: "", fresh: false, unsure: false });
     this.root = el("div", { class: "turns" });
   }
 
@@ -302,7 +326,7 @@ export class Chat {
     const turn = new Turn(this, user);
     this.turns.push(turn);
     this.root.append(turn.mine, turn.theirs);
-    if (!this.title) this.title = user.trim().replace(/\s+/g, " ").slice(0, TITLE_MAX);
+    if (!this.title) this.title = titleOf(user);
     return turn;
   }
 
@@ -361,19 +385,20 @@ export class Chat {
       turn.remove();
       this.turns.splice(this.turns.indexOf(turn), 1);
     }
+    const index = this.turns.length;
     const turn = this.add(text);
-    const index = this.turns.length - 1;
-    await this.run(turn, index, (signal) => this.ask(turn, index, signal));
+    await this.run(turn, index, (signal) => this.ask(turn, index, index, signal));
   }
 
   /** The same question, or another in its place: what came after it goes. */
   async again(turn, text = turn.user) {
     if (this.running) return;
     const index = this.turns.indexOf(turn);
+    const stored = this.turns.filter((one) => one.kept).length;
     for (const later of this.turns.splice(index)) later.remove();
     if (index === 0) this.title = "";
     const next = this.add(text);
-    await this.run(next, index, (signal) => this.ask(next, index, signal));
+    await this.run(next, index, (signal) => this.ask(next, index, stored, signal));
   }
 
   stop() {
@@ -395,9 +420,11 @@ export class Chat {
       turn.state = "done";
     } catch (error) {
       turn.state = running.stopped ? "stopped" : "failed";
-      turn.error = error instanceof api.ApiError ? error.message : "Something went wrong in the page: " + error.message;
+      turn.error = error instanceof api.ApiError ?
+        error.message :
+        "Something went wrong in the page: " + error.message;
       turn.paint();
-      await this.settle(turn, index).catch(() => { turn.kept = false; });
+      await this.settle(turn, index, error);
       if (error.status === 401) this.hooks.refused();
     }
     this.running = null;
@@ -407,17 +434,19 @@ export class Chat {
     this.hooks.finished(this, turn);
   }
 
-  /** Removes the server's turns from `index` on. */
-  async rewind(index, signal) {
+  /** Removes the server's turns from `index` on, if it has as many as this page thinks. */
+  async rewind(index, expected, signal) {
     let stored = await this.quiet(signal);
+    if (stored.turns.length < index || (stored.turns.length !== expected && !this.unsure)) {
+      throw new api.ApiError(ELSEWHERE, 409, "elsewhere");
+    }
+    this.unsure = false;
     while (stored.turns.length > index) {
       const before = stored.turns.length;
       await api.undo(this.id, signal);
       stored = await api.session(this.id, signal);
-      if (stored.turns.length >= before) throw new api.ApiError("The server could not take the last turn back.");
-    }
-    if (stored.turns.length < index) {
-      throw new api.ApiError("This conversation was changed elsewhere. Reload the page to see it as it is.");
+      if (stored.turns.length >= before)
+        throw new api.ApiError("The server could not take the last turn back.");
     }
   }
 
@@ -432,17 +461,23 @@ export class Chat {
   }
 
   /** After a stop or a failure: what of this turn the server kept. */
-  async settle(turn, index) {
-    const stored = await this.quiet();
-    turn.kept = stored.turns.length > index;
-    if (turn.kept && turn.state === "stopped") turn.answer = stored.turns[index].answer || "";
+  async settle(turn, index, error) {
+    turn.kept = false;
+    if (error.code === "elsewhere") return;
+    try {
+      const stored = await this.quiet();
+      turn.kept = stored.turns.length > index;
+      if (turn.kept && turn.state === "stopped") turn.answer = stored.turns[index].answer || "";
+    } catch {
+      this.unsure = true; // not reached: rewind() finds out
+    }
   }
 
   /** Sends the question and streams the answer. */
-  async ask(turn, index, signal) {
+  async ask(turn, index, stored, signal) {
     const { system, ...fields } = this.hooks.request();
     const messages = [{ role: "user", content: turn.user }];
-    if (!this.fresh) await this.rewind(index, signal);
+    if (!this.fresh) await this.rewind(index, stored, signal);
     this.fresh = false;
     if (index === 0) {
       this.showSystem(system ? { content: system } : null);
@@ -450,8 +485,13 @@ export class Chat {
     }
     const clock = performance.now();
     const response = await api.chat({
-      ...fields, messages, session: this.id, stream: true, stream_options: { include_usage: true },
-    }, signal);
+      ...fields,
+      messages,
+      session: this.id,
+      stream: true,
+      stream_options: { include_usage: true },
+    },
+      signal);
     try {
       await this.read(turn, index, response, clock);
     } catch (error) {
@@ -476,7 +516,8 @@ export class Chat {
         if (text.length >= turn.answer.length) turn.grow(text);
       }
       if (choice.finish_reason) turn.finish = choice.finish_reason;
-      if (event.usage) turn.stats = this.measure(event, clock && first ? first - clock : -1, latest - first);
+      if (event.usage)
+        turn.stats = this.measure(event, clock && first ? first - clock : -1, latest - first);
     }
     turn.answer = text;
     if (turn.stats) keepStats(this.id, index, turn.stats);
@@ -486,7 +527,7 @@ export class Chat {
     const timings = event.timings || {};
     const tokens = event.usage.completion_tokens || 0;
     const rate = timings.predicted_per_second || (span > 0 ? (tokens - 1) / (span / 1000) : 0);
-    return { rate, first: first >= 0 ? first : timings.prompt_ms ?? -1, tokens };
+    return { rate, first: first >= 0 ? first : timings.ttft_ms ?? -1, tokens };
   }
 
   /** Goes on with an answer whose stream broke: from the stream of the session, else from what is stored. */

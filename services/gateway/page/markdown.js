@@ -4,11 +4,18 @@
 //           and updates of an answer that is still growing.
 // Does not: parse HTML (it stays text), load anything (an image becomes a link), or touch the page.
 
-const NEST_MAX = 12; // levels of quotes, lists and emphasis; what lies deeper stays text
-const LINK_MAX = 2048; // characters of an address
+const NEST_MAX = 12;     // levels of quotes, lists and emphasis; what lies deeper stays text
+const LINK_MAX = 2048;   // characters of an address
 const PAINT_MAX = 40000; // characters of a code block that get colours
 
-const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+const ENTITIES = {
+  amp: "&",
+  lt: "<",
+  gt: ">",
+  quot: '"',
+  apos: "'",
+  nbsp: "\u00a0"
+};
 const PUNCTUATION = /[\p{P}\p{S}]/u;
 const ESCAPABLE = /[!-/:-@[-`{-~]/;
 
@@ -27,9 +34,7 @@ export function safeAddress(text) {
   try {
     const url = new URL(text);
     return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : null;
-  } catch {
-    return null;
-  }
+  } catch { return null; }
 }
 
 function anchor(address, ...children) {
@@ -100,8 +105,10 @@ function closingRun(runs, length, after) {
 function delimiter(text, at, length) {
   const before = at > 0 ? text[at - 1] : " ";
   const after = at + length < text.length ? text[at + length] : " ";
-  const left = !/\s/.test(after) && (!PUNCTUATION.test(after) || /\s/.test(before) || PUNCTUATION.test(before));
-  const right = !/\s/.test(before) && (!PUNCTUATION.test(before) || /\s/.test(after) || PUNCTUATION.test(after));
+  const left = !/\s/.test(after) &&
+    (!PUNCTUATION.test(after) || /\s/.test(before) || PUNCTUATION.test(before));
+  const right = !/\s/.test(before) &&
+    (!PUNCTUATION.test(before) || /\s/.test(after) || PUNCTUATION.test(after));
   const word = text[at] === "_";
   return {
     mark: text[at],
@@ -113,8 +120,8 @@ function delimiter(text, at, length) {
 
 /** Items (nodes and emphasis marks) to nodes: pairs of marks become em, strong and del. */
 function emphasize(items) {
-  const out = []; // { node, depth }
-  const open = []; // { at: place in out, mark, count, both }
+  const out = [];   // { node, depth }
+  const open = [];  // { at: place in out, mark, count, both }
   const floor = {}; // below this place of `open` no partner is left for such a closing mark
   const text = (string) => ({ node: document.createTextNode(string), depth: 0 });
 
@@ -204,10 +211,15 @@ class Inline {
       return;
     }
     const c = this.text[this.at];
-    const taken =
-      c === "\\" ? this.escape() : c === "`" ? this.code() : c === "<" ? this.angled() :
-      c === "&" ? this.entity() : c === "\n" ? this.lineBreak() : c === "h" ? this.bare() :
-      c === "[" || c === "!" ? this.bracket(c) : c === "]" ? this.close() : this.marks(c);
+    const taken = c === "\\" ? this.escape() :
+      c === "`"              ? this.code() :
+      c === "<"              ? this.angled() :
+      c === "&"              ? this.entity() :
+      c === "\n"             ? this.lineBreak() :
+      c === "h"              ? this.bare() :
+      c === "[" || c === "!" ? this.bracket(c) :
+      c === "]"              ? this.close() :
+                               this.marks(c);
     if (!taken) {
       this.plain += c;
       this.at++;
@@ -340,12 +352,15 @@ function cells(line) {
 
 /** The columns' alignment if a table opens at this line, else null. */
 function tableAt(lines, at) {
-  if (at + 1 >= lines.length || !lines[at].includes("|") || !/^[\s|:-]*-[\s|:-]*$/.test(lines[at + 1])) {
+  if (at + 1 >= lines.length || !lines[at].includes("|") ||
+    !/^[\s|:-]*-[\s|:-]*$/.test(lines[at + 1])) {
     return null;
   }
   const rule = cells(lines[at + 1]);
-  if (!rule.every((cell) => /^:?-+:?$/.test(cell)) || rule.length !== cells(lines[at]).length) return null;
-  return rule.map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
+  if (!rule.every((cell) => /^:?-+:?$/.test(cell)) || rule.length !== cells(lines[at]).length)
+    return null;
+  return rule.map(
+    (cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
 }
 
 /** Whether this line ends a paragraph by opening something else. */
@@ -353,7 +368,8 @@ function interrupts(lines, at) {
   const line = lines[at];
   if (FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line)) return true;
   const marker = MARKER.exec(line);
-  if (marker && marker[1].length < 4 && marker[3] && (!/\d/.test(marker[2]) || parseInt(marker[2], 10) === 1)) {
+  if (marker && marker[1].length < 4 && marker[3] &&
+    (!/\d/.test(marker[2]) || parseInt(marker[2], 10) === 1)) {
     return true;
   }
   return tableAt(lines, at) !== null;
@@ -361,12 +377,18 @@ function interrupts(lines, at) {
 
 function fenceAt(lines, at) {
   const [, indent, fence, info] = FENCE.exec(lines[at]);
-  const end = new RegExp("^ {0,3}" + (fence[0] === "`" ? "`" : "~") + "{" + fence.length + ",}\\s*$");
+  const end =
+    new RegExp("^ {0,3}" + (fence[0] === "`" ? "`" : "~") + "{" + fence.length + ",}\\s*$");
   let to = at + 1;
   while (to < lines.length && !end.test(lines[to])) to++;
   const strip = new RegExp("^ {0," + indent.length + "}");
   const code = lines.slice(at + 1, to).map((line) => line.replace(strip, "")).join("\n");
-  return { type: "fence", to: Math.min(to + 1, lines.length), code, info: info.trim().split(/\s+/)[0] };
+  return {
+    type: "fence",
+    to: Math.min(to + 1, lines.length),
+    code,
+    info: info.trim().split(/\s+/)[0]
+  };
 }
 
 function quoteAt(lines, at) {
@@ -384,7 +406,13 @@ function quoteAt(lines, at) {
 function listAt(lines, at) {
   const first = MARKER.exec(lines[at]);
   const kind = (mark) => (/\d/.test(mark) ? mark[mark.length - 1] : mark);
-  const list = { type: "list", items: [], ordered: /\d/.test(first[2]), start: parseInt(first[2], 10), loose: false };
+  const list = {
+    type: "list",
+    items: [],
+    ordered: /\d/.test(first[2]),
+    start: parseInt(first[2], 10),
+    loose: false
+  };
   let to = at;
   let content = 0; // columns that an item's own lines are indented by
   let base = 0;
@@ -404,19 +432,24 @@ function listAt(lines, at) {
     } else if (marker && kind(marker[2]) === kind(first[2]) && !RULE.test(line)) {
       if (blank && item) list.loose = true;
       base = indent;
-      content = base + marker[2].length + (marker[3].length > 4 ? 1 : Math.max(marker[3].length, 1));
+      content =
+        base + marker[2].length + (marker[3].length > 4 ? 1 : Math.max(marker[3].length, 1));
       list.items.push([line.slice(content)]);
       blank = false;
     } else if (!item || blank || interrupts(lines, to)) break;
     else item.push(line.trimStart());
   }
-  return { ...list, to };
+  return {...list, to };
 }
 
 function paragraphAt(lines, at) {
   let to = at + 1;
   while (to < lines.length && !isBlank(lines[to]) && !interrupts(lines, to)) to++;
-  return { type: "paragraph", to, text: lines.slice(at, to).map((line) => line.trimStart()).join("\n").trimEnd() };
+  return {
+    type: "paragraph",
+    to,
+    text: lines.slice(at, to).map((line) => line.trimStart()).join("\n").trimEnd()
+  };
 }
 
 function blockAt(lines, at) {
@@ -463,21 +496,28 @@ function blocks(lines) {
 
 // ---- blocks to nodes ----------------------------------------------------------------------------
 
-const WORDS = new Set(("and as assert async await auto bool break case catch char class const continue def default del delete " +
+const WORDS = new Set((
+  "and as assert async await auto bool break case catch char class const continue def default del delete " +
   "do double elif else enum except export extends extern finally float fn for from func function goto if impl import in " +
   "int is lambda let long match mod mut new not or pass pub raise return short sizeof static struct super switch " +
   "then this throw try type typedef union unsigned use var void while with yield true false null None True False " +
-  "echo fi done local esac select where insert update SELECT FROM WHERE AND OR NOT JOIN ON GROUP BY ORDER").split(" "));
-const HASHED = /^(?:py|python|sh|bash|shell|zsh|console|ya?ml|toml|ruby|rb|perl|r|make|makefile|dockerfile)$/i;
+  "echo fi done local esac select where insert update SELECT FROM WHERE AND OR NOT JOIN ON GROUP BY ORDER")
+                        .split(" "));
+const HASHED =
+  /^(?:py|python|sh|bash|shell|zsh|console|ya?ml|toml|ruby|rb|perl|r|make|makefile|dockerfile)$/i;
 const UNPAINTED = /^(?:|te?xt|plain|markdown|md|output|diff)$/i;
 
 /** Code as nodes: comments, strings, numbers and words of common languages get a class. */
 function painted(code, language) {
   if (UNPAINTED.test(language) || code.length > PAINT_MAX) return [code];
-  const comment = HASHED.test(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[^]*?(?:\\*\\/|$)|--[^\\n]*(?=\\n|$)";
-  const marks = /^sql$/i.test(language) || HASHED.test(language) ? comment : comment.replace(/\|--.*$/, "");
-  const pattern = new RegExp("(" + marks + ")|(\"(?:\\\\.|[^\"\\\\\\n])*\"?|'(?:\\\\.|[^'\\\\\\n])*'?|`(?:\\\\.|[^`\\\\])*`?)" +
-    "|\\b(0x[\\da-fA-F]+|\\d[\\d_.]*(?:e[+-]?\\d+)?)\\b|([A-Za-z_$][\\w$]*)", "g");
+  const comment =
+    HASHED.test(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[^]*?(?:\\*\\/|$)|--[^\\n]*(?=\\n|$)";
+  const marks =
+    /^sql$/i.test(language) || HASHED.test(language) ? comment : comment.replace(/\|--.*$/, "");
+  const pattern = new RegExp("(" + marks +
+      ")|(\"(?:\\\\.|[^\"\\\\\\n])*\"?|'(?:\\\\.|[^'\\\\\\n])*'?|`(?:\\\\.|[^`\\\\])*`?)" +
+      "|\\b(0x[\\da-fA-F]+|\\d[\\d_.]*(?:e[+-]?\\d+)?)\\b|([A-Za-z_$][\\w$]*)",
+    "g");
   const nodes = [];
   let plain = "";
   for (let at = 0, match; at < code.length; at = pattern.lastIndex) {
@@ -485,7 +525,11 @@ function painted(code, language) {
     match = pattern.exec(code);
     plain += code.slice(at, match ? match.index : code.length);
     if (!match) break;
-    const kind = match[1] ? "remark" : match[2] ? "string" : match[3] ? "number" : WORDS.has(match[4]) ? "word" : "";
+    const kind = match[1] ? "remark" :
+      match[2]            ? "string" :
+      match[3]            ? "number" :
+      WORDS.has(match[4]) ? "word" :
+                            "";
     if (!kind) {
       plain += match[0];
       continue;
@@ -522,7 +566,8 @@ function table(block) {
   block.rows.forEach((row, r) => {
     const line = make("tr");
     block.align.forEach((align, c) => {
-      const cell = make(r ? "td" : "th", align === "left" ? "" : "to-" + align, ...inline(row[c] || ""));
+      const cell =
+        make(r ? "td" : "th", align === "left" ? "" : "to-" + align, ...inline(row[c] || ""));
       if (!r) cell.scope = "col";
       cell.dir = "auto";
       line.append(cell);
@@ -559,15 +604,14 @@ function listItem(lines, list, depth) {
 function blockNode(block, depth) {
   if (depth > NEST_MAX) return make("p", "", block.source);
   switch (block.type) {
-    case "fence":
-      return codeBlock(block);
+    case "fence": return codeBlock(block);
     case "heading": { // the page has h1 and h2 of its own
-      const node = make("h" + Math.min(block.level + 2, 6), "level-" + block.level, ...inline(block.text));
+      const node =
+        make("h" + Math.min(block.level + 2, 6), "level-" + block.level, ...inline(block.text));
       node.dir = "auto";
       return node;
     }
-    case "rule":
-      return make("hr");
+    case "rule": return make("hr");
     case "quote":
       return make("blockquote", "", ...blocks(block.inner).map((one) => blockNode(one, depth + 1)));
     case "list": {
@@ -576,8 +620,7 @@ function blockNode(block, depth) {
       node.append(...block.items.map((lines) => listItem(lines, block, depth)));
       return node;
     }
-    case "table":
-      return table(block);
+    case "table": return table(block);
     default: {
       const node = make("p", "", ...inline(block.text));
       node.dir = "auto";
@@ -586,7 +629,9 @@ function blockNode(block, depth) {
   }
 }
 
-const linesOf = (text) => text.replace(/\r\n?/g, "\n").replace(/^[ \t]+/gm, (lead) => lead.replace(/\t/g, "    ")).split("\n");
+const linesOf = (text) => text.replace(/\r\n?/g, "\n")
+                            .replace(/^[ \t]+/gm, (lead) => lead.replace(/\t/g, "    "))
+                            .split("\n");
 
 /** Markdown text as one div of DOM nodes. */
 export function render(text) {
@@ -603,7 +648,7 @@ export function update(container, text) {
   const now = blocks(linesOf(text));
   let same = 0;
   while (same < before.length && same < now.length && before[same].source === now[same].source &&
-         before[same].type === now[same].type) {
+    before[same].type === now[same].type) {
     now[same].node = before[same].node;
     same++;
   }
