@@ -145,6 +145,15 @@ struct gm_orch {
     int64_t step_ms; /* the last step of the loop */
 };
 
+/* ---- serve.c -----------------------------------------------------------------------------------
+ */
+struct gm_orch_options {
+    const char *run_dir, *redis, *model; /* folder of the sockets; Redis's; NULL: "custom" */
+    int64_t index, shards, context, session_ttl_ms;
+};
+/* Serves until a stop signal. Once a process. */
+enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err);
+
 /* ---- roster.c ----------------------------------------------------------------------------------
  */
 void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);

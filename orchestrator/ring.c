@@ -135,7 +135,7 @@ static void ask_shard(struct gm_turn *t, int index)
     r.prompt_len = (uint32_t)t->n_prompt;
     r.sampling = t->sampling;
     r.has_top_n = r.has_score = r.has_every = r.has_ephemeral = r.has_order = 1;
-    r.ephemeral = t->request && t->request->has_ephemeral && t->request->ephemeral;
+    r.ephemeral = gm_turn_ephemeral(t);
     r.order = t->serial;
     r.top_n = t->top_n;
     r.score = t->score;
@@ -215,7 +215,7 @@ static bool may_look_for_pages(struct gm_turn *t)
     const int64_t now = gm_now_ms();
     if (t->pages_ms && now < t->retry_ms)
         return false;
-    if (t->pages_ms && !t->score && now - t->client_ms > GM_ORPHAN_MS) {
+    if (t->pages_ms && !t->score && now - t->client_ms > gm_turn_patience_ms(t)) {
         gm_turn_end(t, "cancelled");
         return false;
     }

@@ -45,9 +45,9 @@ enum { GM_ERR_TEXT_MAX = 400 };
 /* Lives on the caller's stack; zero-initialise it with GM_ERR_NONE. */
 struct gm_err {
     enum gm_status status;
-    int line;                   /* where it was raised, for logs */
-    const char *file;           /* static string */
-    long retry_ms;              /* > 0: the same call may work after this many milliseconds */
+    int line;         /* where it was raised, for logs */
+    const char *file; /* static string */
+    long retry_ms;    /* > 0: the same call may work after this many milliseconds */
     enum gm_detail detail;
     char text[GM_ERR_TEXT_MAX]; /* one sentence that says what to do; always terminated */
 };
