@@ -123,7 +123,8 @@ def small(pipeline):
                 assert child.poll() is None and time.monotonic() < end, pipeline.logs()
                 time.sleep(0.05)
         yield gate
-        assert child.poll() in (None, 0), "it ended with %s\n%s" % (child.returncode, pipeline.logs())
+        assert child.poll() in (None, 0), "it ended with %s\n%s" % (child.returncode,
+                                                                    pipeline.logs())
     finally:
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGTERM)
