@@ -11,16 +11,16 @@
 
 #include "orchestrator/orch.h"
 
-enum { GM_KEY_MAX = 256, GM_NUMBER_MAX = 24 };
+enum { GM_REDIS_NAME_MAX = 256, GM_NUMBER_MAX = 24 };
 
-struct gm_key {
-    char text[GM_KEY_MAX];
+struct gm_name {
+    char text[GM_REDIS_NAME_MAX];
 };
 
-static inline struct gm_key gm_key(const char *kind, const char *tenant, const char *id,
-                                   const char *tail)
+static inline struct gm_name gm_name_of(const char *kind, const char *tenant, const char *id,
+                                        const char *tail)
 {
-    struct gm_key k;
+    struct gm_name k;
     snprintf(k.text, sizeof k.text, "gm:%s:{%s}:%s%s", kind, tenant, id, tail);
     return k;
 }

@@ -200,7 +200,8 @@ void gm_sess_drop_record(struct gm_turn *t);
 /* Stores the session cut to its n_turns and n_ids. */
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
 void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
-/* Answers rows of five: id, created, touched, bytes of ids, raw; at most GM_SESSIONS_LISTED. */
+/* Answers rows of seven: id, created, touched, bytes of ids, raw, title, turns; at most
+ * GM_SESSIONS_LISTED. */
 void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx);
 
 /* ---- edge.c: the methods

@@ -44,8 +44,8 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
     static const char RECORD[] = "redis.call('SET', KEYS[1], ARGV[1])\n"
                                  "redis.call('DEL', KEYS[2])\n"
                                  "redis.call('SADD', KEYS[3], ARGV[2])\nreturn 1\n";
-    const struct gm_key rec = gm_key("turn", t->sess.tenant, t->id, "");
-    const struct gm_key out = gm_key("turn", t->sess.tenant, t->id, ":out");
+    const struct gm_name rec = gm_name_of("turn", t->sess.tenant, t->id, "");
+    const struct gm_name out = gm_name_of("turn", t->sess.tenant, t->id, ":out");
     struct gm_command c = { .n = 0 };
     size_t n = 0;
     uint8_t *bytes = gm_record_pack(t, &n);
@@ -65,7 +65,7 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
  * repeated write changes nothing. */
 void gm_sess_journal(struct gm_turn *t)
 {
-    const struct gm_key out = gm_key("turn", t->sess.tenant, t->id, ":out");
+    const struct gm_name out = gm_name_of("turn", t->sess.tenant, t->id, ":out");
     const size_t from = t->journalled, n = t->n_tokens - from;
     char offset[GM_NUMBER_MAX];
     struct gm_command c = { .n = 0 };
@@ -91,7 +91,7 @@ void gm_sess_journal(struct gm_turn *t)
 
 void gm_sess_renew(struct gm_turn *t)
 {
-    const struct gm_key lease = gm_key("lease", t->sess.tenant, t->sess.id, "");
+    const struct gm_name lease = gm_name_of("lease", t->sess.tenant, t->sess.id, "");
     struct gm_command c = { .n = 0 };
     char ms[GM_NUMBER_MAX];
     snprintf(ms, sizeof ms, "%d", GM_LEASE_MS);
@@ -109,9 +109,9 @@ void gm_sess_drop_record(struct gm_turn *t)
     static const char DROP[] =
         "redis.call('DEL', KEYS[1], KEYS[2])\nredis.call('SREM', KEYS[4], ARGV[1])\n"
         "if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end\nreturn 1\n";
-    const struct gm_key rec = gm_key("turn", t->sess.tenant, t->id, "");
-    const struct gm_key out = gm_key("turn", t->sess.tenant, t->id, ":out");
-    const struct gm_key lease = gm_key("lease", t->sess.tenant, t->sess.id, "");
+    const struct gm_name rec = gm_name_of("turn", t->sess.tenant, t->id, "");
+    const struct gm_name out = gm_name_of("turn", t->sess.tenant, t->id, ":out");
+    const struct gm_name lease = gm_name_of("lease", t->sess.tenant, t->sess.id, "");
     struct gm_command c = { .n = 0 };
     if (!t->sess.id[0] || !t->sess.created_ms)
         return; /* it never had the lease */
@@ -129,8 +129,8 @@ void gm_sess_drop_record(struct gm_turn *t)
 
 void gm_sess_drop_ended(struct gm_orch *o, const char *tenant, const char *turn)
 {
-    const struct gm_key rec = gm_key("turn", tenant, turn, "");
-    const struct gm_key out = gm_key("turn", tenant, turn, ":out");
+    const struct gm_name rec = gm_name_of("turn", tenant, turn, "");
+    const struct gm_name out = gm_name_of("turn", tenant, turn, ":out");
     struct gm_command c = { .n = 0 };
     gm_add_text(&c, "DEL");
     gm_add_text(&c, rec.text);
@@ -189,8 +189,8 @@ static void on_ended(void *ctx, const struct redisReply *reply, const struct gm_
 void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_sess_done *done,
                    void *ctx)
 {
-    const struct gm_key rec = gm_key("turn", tenant, turn, "");
-    const struct gm_key out = gm_key("turn", tenant, turn, ":out");
+    const struct gm_name rec = gm_name_of("turn", tenant, turn, "");
+    const struct gm_name out = gm_name_of("turn", tenant, turn, ":out");
     struct gm_command c = { .n = 0 };
     struct asking *a = calloc(1, sizeof *a);
     if (!a) {

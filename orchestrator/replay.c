@@ -10,6 +10,7 @@
 #include "orchestrator/orch.h"
 
 struct replay {
+    struct gm_orch *orch;
     struct gm_stream *stream; /* NULL: the client is gone */
     bool of_session;          /* `from` counts tokens of the answer */
     uint32_t from;
@@ -136,7 +137,8 @@ static void on_record(void *ctx, struct gm_sess *sess, const struct gm_err *fail
     struct replay *r = ctx;
     struct gm_err err = *failed;
     if (err.status == GM_OK && !sess->record->finish)
-        gm_fail(&err, GM_NOT_FOUND, "no such turn is running here, and none has ended lately");
+        gm_fail(&err, GM_NOT_FOUND,
+                "no such turn or session is running here, and none has ended lately");
     if (err.status != GM_OK) {
         replay_end(r, &err);
         return;
@@ -149,17 +151,17 @@ static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *fai
 {
     struct replay *r = ctx;
     struct gm_err err = *failed;
-    if (err.status == GM_OK && sess->n_turns == 0)
-        gm_fail(&err, GM_NOT_FOUND, "there is no session %s, or no turn in it", sess->id);
     if (err.status != GM_OK) {
         replay_end(r, &err);
-        return;
+    } else if (sess->n_turns == 0) { /* one of a single turn may have the turn's name */
+        gm_sess_ended(r->orch, sess->tenant, sess->id, on_record, r);
+    } else {
+        take(r, sess);
+        tell_last(r);
     }
-    take(r, sess);
-    tell_last(r);
 }
 
-static struct replay *replay_new(struct gm_stream *stream)
+static struct replay *replay_new(struct gm_orch *o, struct gm_stream *stream)
 {
     struct replay *r = calloc(1, sizeof *r);
     if (!r) {
@@ -168,6 +170,7 @@ static struct replay *replay_new(struct gm_stream *stream)
         gm_stream_end(stream, &err);
         return NULL;
     }
+    r->orch = o;
     r->stream = stream;
     gm__started_event__init(&r->started);
     gm__finished_event__init(&r->finished);
@@ -177,7 +180,7 @@ static struct replay *replay_new(struct gm_stream *stream)
 
 void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess)
 {
-    struct replay *r = replay_new(stream);
+    struct replay *r = replay_new(NULL, stream);
     if (!r)
         return;
     take(r, sess);
@@ -187,7 +190,7 @@ void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess)
 void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream)
 {
     struct gm_sess of = { .exists = false };
-    struct replay *r = replay_new(stream);
+    struct replay *r = replay_new(o, stream);
     if (!r)
         return;
     r->from = in->from;

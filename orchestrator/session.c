@@ -108,10 +108,10 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
 {
     struct load *l = calloc(1, sizeof *l);
     const char *tenant = of->tenant, *id = of->id, *named = turn ? turn : "";
-    const struct gm_key keys[6] = {
-        gm_key("lease", tenant, id, ""),       gm_key("sess", tenant, id, ""),
-        gm_key("sess", tenant, id, ":tokens"), gm_key("sess", tenant, id, ":turns"),
-        gm_key("turn", tenant, named, ""),     gm_key("turn", tenant, named, ":out")
+    const struct gm_name keys[6] = {
+        gm_name_of("lease", tenant, id, ""),       gm_name_of("sess", tenant, id, ""),
+        gm_name_of("sess", tenant, id, ":tokens"), gm_name_of("sess", tenant, id, ":turns"),
+        gm_name_of("turn", tenant, named, ""),     gm_name_of("turn", tenant, named, ":out")
     };
     char ms[GM_NUMBER_MAX];
     struct gm_command c = { .n = 0 };
@@ -143,7 +143,8 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
  * --------------------------------------------------------------------------- */
 
 /* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: instance, all ids, turns
- * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms, answer.
+ * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms, answer, of one
+ * turn, title.
  * Repeating changes nothing. A session of one turn is not stored: its record and answer are. */
 static const char SAVE[] =
     "local held = redis.call('GET', KEYS[4])\n"
@@ -154,6 +155,7 @@ static const char SAVE[] =
     "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1) end\n"
     "redis.call('RPUSH', KEYS[3], ARGV[4])\n"
     "redis.call('HSET', KEYS[1], 'created', ARGV[5], 'touched', ARGV[6], 'raw', ARGV[7])\n"
+    "if ARGV[14] ~= '' then redis.call('HSETNX', KEYS[1], 'title', ARGV[14]) end\n"
     "for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end\n"
     "end\n"
     "redis.call('DEL', KEYS[4])\n"
@@ -221,10 +223,10 @@ void gm_sess_save(struct gm_turn *t)
 {
     struct gm_orch *o = t->orch;
     const char *tenant = t->sess.tenant, *id = t->sess.id;
-    const struct gm_key keys[6] = {
-        gm_key("sess", tenant, id, ""),       gm_key("sess", tenant, id, ":tokens"),
-        gm_key("sess", tenant, id, ":turns"), gm_key("lease", tenant, id, ""),
-        gm_key("turn", tenant, t->id, ""),    gm_key("turn", tenant, t->id, ":out")
+    const struct gm_name keys[6] = {
+        gm_name_of("sess", tenant, id, ""),       gm_name_of("sess", tenant, id, ":tokens"),
+        gm_name_of("sess", tenant, id, ":turns"), gm_name_of("lease", tenant, id, ""),
+        gm_name_of("turn", tenant, t->id, ""),    gm_name_of("turn", tenant, t->id, ":out")
     };
     char turns[GM_NUMBER_MAX], created[GM_NUMBER_MAX], touched[GM_NUMBER_MAX];
     char ttl[GM_NUMBER_MAX], keep[GM_NUMBER_MAX];
@@ -265,6 +267,8 @@ void gm_sess_save(struct gm_turn *t)
     gm_add_text(&c, keep);
     gm_add(&c, (const char *)(ids + t->n_prompt), t->n_tokens * sizeof *ids);
     gm_add_text(&c, gm_turn_ephemeral(t) ? "1" : "0");
+    gm_add(&c, t->request->has_title ? (const char *)t->request->title.data : "",
+           t->request->has_title ? t->request->title.len : 0);
     queued = gm_store_write(o->store, on_saved, s, c.n, c.argv, c.lens, &err) == GM_OK;
     if (queued)
         s = NULL;
@@ -283,8 +287,8 @@ void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply
     static const char CUT[] = "if tonumber(ARGV[1]) == 0 then redis.call('DEL', KEYS[2])\n"
                               "else redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[1]) - 1) end\n"
                               "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nreturn 1\n";
-    const struct gm_key tokens = gm_key("sess", s->tenant, s->id, ":tokens");
-    const struct gm_key list = gm_key("sess", s->tenant, s->id, ":turns");
+    const struct gm_name tokens = gm_name_of("sess", s->tenant, s->id, ":tokens");
+    const struct gm_name list = gm_name_of("sess", s->tenant, s->id, ":turns");
     char turns[GM_NUMBER_MAX], ttl[GM_NUMBER_MAX];
     struct gm_command c = { .n = 0 };
     snprintf(turns, sizeof turns, "%zu", s->n_turns);
@@ -302,9 +306,9 @@ void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply
 
 void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)
 {
-    const struct gm_key keys[3] = { gm_key("sess", s->tenant, s->id, ""),
-                                    gm_key("sess", s->tenant, s->id, ":tokens"),
-                                    gm_key("sess", s->tenant, s->id, ":turns") };
+    const struct gm_name keys[3] = { gm_name_of("sess", s->tenant, s->id, ""),
+                                     gm_name_of("sess", s->tenant, s->id, ":tokens"),
+                                     gm_name_of("sess", s->tenant, s->id, ":turns") };
     const uint64_t since = (uint64_t)gm_wall_ms() - GM_RECORD_KEEP_MS;
     struct gm_command c = { .n = 0 };
     for (size_t i = s->n_turns; i-- > 0 && s->turns[i]->wall_ms >= since;)
@@ -318,24 +322,26 @@ void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *
 void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx)
 {
     static const char LIST[] =
-        "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 5\n"
+        "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 7\n"
         "repeat\n"
         "  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)\n"
         "  cursor = page[1]\n"
         "  for _, key in ipairs(page[2]) do\n"
         "    local id = string.sub(key, #ARGV[1] + 1)\n"
         "    if not string.find(id, ':', 1, true) and #out < most then\n"
-        "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw')\n"
+        "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw', 'title')\n"
         "      table.insert(out, id)\n"
         "      table.insert(out, meta[1] or '0')\n"
         "      table.insert(out, meta[2] or '0')\n"
         "      table.insert(out, redis.call('STRLEN', key .. ':tokens'))\n"
         "      table.insert(out, meta[3] or '0')\n"
+        "      table.insert(out, meta[4] or '')\n"
+        "      table.insert(out, redis.call('LLEN', key .. ':turns'))\n"
         "    end\n"
         "  end\n"
         "until cursor == '0'\n"
         "return out\n";
-    const struct gm_key prefix = gm_key("sess", tenant, "", "");
+    const struct gm_name prefix = gm_name_of("sess", tenant, "", "");
     char most[GM_NUMBER_MAX];
     struct gm_command c = { .n = 0 };
     snprintf(most, sizeof most, "%d", GM_SESSIONS_LISTED);

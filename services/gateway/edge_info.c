@@ -155,8 +155,24 @@ static void ask_shard(struct gm_job *j)
                                                 .answer = on_shard });
 }
 
+/* Every shard has its socket in the run directory, numbered from 0. */
+static uint32_t count_shards(const struct gm_gateway *g)
+{
+    char name[32], path[GM_PATH_MAX];
+    uint32_t n = 0;
+    while (n < GM_METRICS_SHARDS_MAX) {
+        snprintf(name, sizeof name, "shard-%u.sock", n);
+        if (gm_path_join(path, sizeof path, g->run_dir, name, NULL) != GM_OK ||
+            !gm_path_exists(path))
+            break;
+        n++;
+    }
+    return n;
+}
+
 static void begin_metrics(struct gm_job *j)
 {
+    j->g->metrics.n_shards = count_shards(j->g);
     j->own = calloc(1, sizeof(struct asking));
     j->own_free = free;
     if (j->own)

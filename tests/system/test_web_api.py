@@ -187,8 +187,8 @@ def test_an_event_is_a_chunk(web):
 
 
 def test_big_events_are_cut(web):
-    """20 alternatives of each token, and an echo of megabytes."""
-    echo = {"prompt": "sun and moon " * 500, "echo": True, "stream": True, "max_tokens": 0,
+    """20 alternatives of each token, and an echo with 40 of each."""
+    echo = {"prompt": "sun and moon " * 60, "echo": True, "stream": True, "max_tokens": 0,
             "logprobs": 40}
     whole = web.post("/v1/completions", {**echo, "stream": False}).json()["choices"][0]
     for path, ask in ((CHAT, {"messages": STORY, "stream": True, "max_tokens": 12, "seed": 1,
