@@ -123,7 +123,8 @@ def small(pipeline):
                 assert child.poll() is None and time.monotonic() < end, pipeline.logs()
                 time.sleep(0.05)
         yield gate
-        assert child.poll() in (None, 0), "it ended with %s\n%s" % (child.returncode, pipeline.logs())
+        assert child.poll() in (None, 0), "it ended with %s\n%s" % (child.returncode,
+                                                                    pipeline.logs())
     finally:
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGTERM)
@@ -375,13 +376,16 @@ def test_a_slow_reader_holds_nothing_of_the_pipeline(gate):
 
 
 def test_readers_that_stand_still_are_cut_off(small):
+    assert small.ask("POST", "/v1/chat/completions", HELLO).status == 200
+    small.calm()
     files = small.files()
     with slow_wire(small) as stream, slow_wire(small) as plain:
         stream.request("POST", "/v1/chat/completions", WORDY)
         plain.send(wire.make(small.address, "GET", "/openapi.json") * 30)
         end = time.monotonic() + 40
         while small.metric("http_connections") > 1 or small.files() > files:
-            assert time.monotonic() < end, "they are still there"
+            assert time.monotonic() < end, "%d connections, %d files, %d before" % (
+                small.metric("http_connections"), small.files(), files)
             time.sleep(0.2)
         assert small.metric("num_requests_running") == 0
         assert small.metric("http_streams") == 0
