@@ -461,10 +461,9 @@ static bool make_runs(struct gm_job *j)
         *r = (struct gm_run){ .job = j, .index = i, .prompt = i / n, .choice = i % n };
         r->text = GM_BUF(ANSWER_BYTES_MAX);
         gm_random_id(r->turn, GM_ID_DIGITS);
-        if (j->req.session[0])
-            snprintf(r->session, sizeof r->session, "%s", j->req.session);
-        else
-            gm_random_id(r->session, GM_ID_DIGITS);
+        /* a session of one turn has its id: so it is found when the turn has ended, too */
+        snprintf(r->session, sizeof r->session, "%.*s", GM_REQUEST_ID_MAX,
+                 j->req.session[0] ? j->req.session : r->turn);
     }
     return true;
 }

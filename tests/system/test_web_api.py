@@ -209,7 +209,7 @@ def test_big_events_are_cut(web):
 def test_silence_is_filled_with_pings(up_web):
     line = up_web()
     shard = line.pids("shard")[0]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 40,
                                      "ignore_eos": True, "seed": 3})
     with link, link.makefile("rb") as file:
         assert head_of(file)[0] == 200
@@ -227,7 +227,7 @@ def test_silence_is_filled_with_pings(up_web):
     assert got[-1] == b"data: [DONE]\n\n"
     text = "".join(json.loads(c.split(b"data: ")[1])["choices"][0]["delta"].get("content") or ""
                    for c in got[:-1] if not c.startswith(b":"))
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 40, "--ignore-eos")
     assert text == want["text"]
 
 
@@ -357,8 +357,8 @@ def test_listed_origins_the_default_port_and_off(home, model_file):
 
 def test_draining_and_restart(up_web):
     line = up_web()
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")["text"]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 40, "--ignore-eos")["text"]
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 40,
                                      "ignore_eos": True, "seed": 3})
     idle = line.connect()
     idle.request("GET", "/health")
