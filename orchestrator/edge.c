@@ -87,24 +87,20 @@ static void on_recorded(void *ctx, const struct redisReply *reply, const struct 
         gm_turn_ready(t);
 }
 
-static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *why)
+/* The turn's own ids are known: they go behind the session's, and into the record. */
+static void take_prompt(struct gm_turn *t, const int32_t *ids, size_t n_ids)
 {
-    const int encoding = ((const struct about *)ctx)->encoding;
-    struct gm_turn *t = take_about(ctx);
-    const Gm__IdsReply *in = (const Gm__IdsReply *)body;
-    struct gm_err err = *why;
-    (void)done;
-    if (!t || t->state != GM_TURN_ENCODE || encoding != t->encodings)
-        return; /* gone, or the tokenizer was asked again */
+    struct gm_err err = GM_ERR_NONE;
     const uint32_t context = t->orch->context;
-    const size_t n = err.status == GM_OK ? t->sess.n_ids + in->n_ids : 0;
-    if (err.status == GM_OK && n + 1 > context)
-        gm_fail(
-            &err, GM_PRECONDITION,
-            "the conversation has %zu tokens and the context is %u: begin another one (/new), or "
-            "start the pipeline with a larger --context",
-            n, context);
-    if (err.status == GM_OK && !(t->prompt = malloc(n * sizeof *t->prompt)))
+    const size_t n = t->sess.n_ids + n_ids;
+    if (n + 1 > context)
+        gm_detailed(
+            &err, GM_DETAIL_CONTEXT,
+            gm_fail(&err, GM_PRECONDITION,
+                    "the conversation has %zu tokens and the context is %u: begin another one "
+                    "(/new), or start the pipeline with a larger --context",
+                    n, context));
+    else if (!(t->prompt = malloc(n * sizeof *t->prompt + 1)))
         gm_fail(&err, GM_EXHAUSTED, "no memory for a prompt of %zu tokens", n);
     struct about *a = err.status == GM_OK ? about(t) : NULL;
     if (err.status != GM_OK) {
@@ -115,7 +111,8 @@ static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const
         return;
     if (t->sess.n_ids > 0)
         memcpy(t->prompt, t->sess.ids, t->sess.n_ids * sizeof *t->prompt);
-    memcpy(t->prompt + t->sess.n_ids, in->ids, in->n_ids * sizeof *t->prompt);
+    if (n_ids > 0)
+        memcpy(t->prompt + t->sess.n_ids, ids, n_ids * sizeof *t->prompt);
     t->n_prompt = n;
     t->start = (uint32_t)t->sess.n_ids;
     t->turns_before = t->sess.n_turns;
@@ -124,6 +121,46 @@ static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const
     snprintf(t->numerics, sizeof t->numerics, "%s", gm_roster_numerics(t->orch));
     gm_turn_state_set(t, GM_TURN_RECORD);
     gm_sess_record(t, on_recorded, a);
+}
+
+static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
+{
+    const int encoding = ((const struct about *)ctx)->encoding;
+    struct gm_turn *t = take_about(ctx);
+    const Gm__IdsReply *in = (const Gm__IdsReply *)body;
+    (void)done;
+    if (!t || t->state != GM_TURN_ENCODE || encoding != t->encodings)
+        return; /* gone, or the tokenizer was asked again */
+    if (err->status != GM_OK)
+        gm_turn_fail(t, err);
+    else
+        take_prompt(t, in->ids, in->n_ids);
+}
+
+/* The request's ids are the prompt: nothing is encoded. The record has them as the prompt. */
+static void take_ids(struct gm_turn *t)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const uint32_t vocab = t->orch->roster.vocab;
+    int32_t *ids = t->request->ids;
+    const size_t n = t->request->n_ids;
+    for (size_t i = 0; vocab > 0 && i < n && err.status == GM_OK; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= vocab)
+            gm_fail(&err, GM_INVALID,
+                    "token %zu of the prompt is %d, and the vocabulary has the ids 0 to %u", i,
+                    ids[i], vocab - 1);
+    if (vocab == 0)
+        gm_retry_after(
+            &err, GM_RETRY_HINT_MS,
+            gm_fail(&err, GM_UNAVAILABLE, "the pipeline is still starting; try again in a moment"));
+    if (err.status != GM_OK) {
+        gm_turn_fail(t, &err);
+        return;
+    }
+    t->request->ids = NULL;
+    t->request->n_ids = 0;
+    take_prompt(t, ids, n);
+    free(ids);
 }
 
 void gm_turn_encode(struct gm_turn *t)
@@ -157,13 +194,22 @@ void gm_turn_encode(struct gm_turn *t)
     }
 }
 
-/* A retry takes the last turn's messages again, without its answer, and the next seed. */
+/* A retry takes the last turn's prompt again, without its answer, and the next seed. */
 static enum gm_status rewind_last(struct gm_turn *t, struct gm_err *err)
 {
     struct gm_sess *s = &t->sess;
     if (s->n_turns == 0)
         return gm_fail(err, GM_PRECONDITION, "this session has no turn to try again");
-    Gm__TurnInfo *last = s->turns[--s->n_turns];
+    Gm__TurnInfo *last = s->turns[s->n_turns - 1];
+    const size_t n = last->prompt_end - last->start;
+    int32_t *ids = malloc(n * sizeof *ids + 1);
+    if (!ids)
+        return gm_fail(err, GM_EXHAUSTED, "no memory for a prompt of %zu tokens", n);
+    memcpy(ids, s->ids + last->start, n * sizeof *ids);
+    free(t->request->ids);
+    t->request->ids = ids;
+    t->request->n_ids = n;
+    s->n_turns--;
     s->n_ids = last->start;
     free(t->request->messages.data);
     t->request->has_messages = last->has_messages;
@@ -179,12 +225,62 @@ static enum gm_status rewind_last(struct gm_turn *t, struct gm_err *err)
     return GM_OK;
 }
 
+/* Whether the turn may go on in its session, which is read. */
+static enum gm_status check_session(struct gm_turn *t, struct gm_err *err)
+{
+    const struct gm_sess *s = &t->sess;
+    const bool raw = t->request->has_raw && t->request->raw;
+    const bool retry = t->request->has_retry && t->request->retry;
+    if (s->n_ids > 0 && gm_turn_ephemeral(t))
+        return gm_fail(err, GM_PRECONDITION,
+                       "session %s has turns: one that is not kept needs another session", s->id);
+    if (s->n_ids > 0 && t->request->n_ids > 0 && !retry)
+        return gm_fail(err, GM_PRECONDITION,
+                       "session %s has turns: a prompt as ids needs another session", s->id);
+    if (retry && rewind_last(t, err) != GM_OK)
+        return err->status;
+    if (s->n_ids > 0 && s->raw != raw)
+        return gm_fail(err, GM_PRECONDITION,
+                       "session %s is a %s session; use another one for this turn", s->id,
+                       s->raw ? "raw" : "chat");
+    if (!t->request->has_messages && t->request->n_ids == 0)
+        return gm_fail(err, GM_INVALID, "a turn needs messages");
+    return GM_OK;
+}
+
+static void load(struct gm_turn *t, const char *turn);
+
+/* Redis knows this turn, and this process does not run it. */
+static void on_known(struct gm_turn *t, struct gm_sess *sess)
+{
+    struct gm_err err = GM_ERR_NONE;
+    struct gm_stream *stream = t->stream;
+    if (sess->record->finish) {
+        if (stream)
+            gm_stream_on_event(stream, NULL, NULL);
+        t->stream = NULL;
+        gm_turn_free(t);
+        if (stream)
+            gm_orch_tell(stream, sess);
+    } else if (!t->orch->recovered) {
+        gm_fail(&err, GM_UNAVAILABLE, "running turns are still being read from Redis");
+        err.retry_ms = 100;
+        gm_turn_fail(t, &err);
+    } else { /* nobody goes on with it: it begins again */
+        load(t, NULL);
+    }
+}
+
 static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *why)
 {
     struct gm_turn *t = take_about(ctx);
     struct gm_err err = *why;
     if (!t)
         return;
+    if (err.status == GM_OK && sess->record) {
+        on_known(t, sess);
+        return;
+    }
     if (err.status == GM_OK) {
         t->sess = *sess; /* ours now */
         sess->ids = NULL;
@@ -192,28 +288,28 @@ static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *why
         sess->n_turns = 0;
         if (!t->sess.created_ms)
             t->sess.created_ms = (uint64_t)gm_wall_ms();
-        if (t->request->has_retry && t->request->retry)
-            rewind_last(t, &err);
+        check_session(t, &err);
     }
-    const bool raw = t->request->has_raw && t->request->raw;
-    if (err.status == GM_OK && t->sess.n_ids > 0 && t->sess.raw != raw)
-        gm_fail(&err, GM_PRECONDITION, "session %s is a %s session; use another one for this turn",
-                t->sess.id, t->sess.raw ? "raw" : "chat");
-    if (err.status == GM_OK && !t->request->has_messages)
-        gm_fail(&err, GM_INVALID, "a turn needs messages");
     if (err.status != GM_OK)
         gm_turn_fail(t, &err);
+    else if (t->request->n_ids > 0)
+        take_ids(t);
     else
         gm_turn_encode(t);
 }
 
-void gm_turn_begin(struct gm_turn *t)
+/* turn: when Redis knows it, it is told again or waited for instead; NULL: begin in any case. */
+static void load(struct gm_turn *t, const char *turn)
 {
     struct about *a = about(t);
-    if (!a)
-        return;
+    if (a)
+        gm_sess_load(t->orch, &t->sess, turn, true, on_session, a);
+}
+
+void gm_turn_begin(struct gm_turn *t)
+{
     gm_turn_state_set(t, GM_TURN_LOAD);
-    gm_sess_load(t->orch, t->sess.tenant, t->sess.id, true, on_session, a);
+    load(t, t->id);
 }
 
 void gm_turn_ready(struct gm_turn *t)
@@ -235,14 +331,16 @@ static struct gm_turn *find_turn(struct gm_orch *o, const char *tenant, const ch
     return gm_strmap_get(&o->turns, key);
 }
 
-static bool session_runs(const struct gm_orch *o, const char *tenant, const char *session)
+/* The turn that runs in a session; NULL: none. */
+static struct gm_turn *turn_of_session(const struct gm_orch *o, const char *tenant,
+                                       const char *session)
 {
     for (size_t i = 0; i < o->turns.map.n; i++) {
-        const struct gm_turn *t = o->turns.map.entries[i].value;
+        struct gm_turn *t = o->turns.map.entries[i].value;
         if (!t->score && strcmp(t->sess.tenant, tenant) == 0 && strcmp(t->sess.id, session) == 0)
-            return true;
+            return t;
     }
-    return false;
+    return NULL;
 }
 
 /* Fills what the request leaves open: seed, max_tokens. */
@@ -272,6 +370,9 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     if (check_id(in->turn, "turn id", err) != GM_OK || check_id(tenant, "tenant", err) != GM_OK ||
         (in->session && check_id(in->session, "session id", err) != GM_OK))
         return err->status;
+    if (in->has_patience_ms && in->patience_ms > GM_PATIENCE_MS_MAX)
+        return gm_fail(err, GM_INVALID, "a turn goes on without a client for at most %d ms",
+                       GM_PATIENCE_MS_MAX);
     struct gm_turn *t = find_turn(o, tenant, in->turn);
     if (t) {
         gm_turn_attach(t, stream, 0);
@@ -284,7 +385,7 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
         snprintf(session, sizeof session, "%s", in->session);
     else
         gm_random_id(session, 16);
-    if (session_runs(o, tenant, session)) {
+    if (turn_of_session(o, tenant, session)) {
         return gm_retry_after(
             err, GM_RETRY_HINT_MS,
             gm_fail(err, GM_ABORTED, "session %s is busy with another turn; try again", session));
@@ -309,16 +410,22 @@ static enum gm_status resume(void *self, struct gm_stream *stream, const Protobu
 {
     struct gm_orch *o = self;
     const Gm__ResumeRequest *in = (const Gm__ResumeRequest *)request;
-    struct gm_turn *t = find_turn(o, in->tenant, in->turn);
+    const char *tenant = tenant_of(in->tenant);
+    const bool by_session = !in->turn[0] && in->session;
+    if (check_id(tenant, "tenant", err) != GM_OK ||
+        (by_session ? check_id(in->session, "session id", err)
+                    : check_id(in->turn, "turn id", err)) != GM_OK)
+        return err->status;
+    struct gm_turn *t =
+        by_session ? turn_of_session(o, tenant, in->session) : find_turn(o, tenant, in->turn);
     if (!t && !o->recovered) {
         return gm_retry_after(
             err, 100,
             gm_fail(err, GM_UNAVAILABLE, "running turns are still being read from Redis"));
     }
-    if (check_id(in->turn, "turn id", err) != GM_OK)
-        return err->status;
+    const uint64_t from = (uint64_t)in->from + (t && by_session ? t->n_prompt : 0);
     if (t)
-        gm_turn_attach(t, stream, in->from);
+        gm_turn_attach(t, stream, from < UINT32_MAX ? (uint32_t)from : UINT32_MAX);
     else
         gm_orch_replay(o, in, stream);
     return GM_OK;
@@ -346,11 +453,14 @@ static enum gm_status score(void *self, struct gm_stream *stream, const Protobuf
     const char *missing = gm_roster_missing(o, &failed);
     if (failed)
         return gm_fail(err, GM_UNAVAILABLE, "%s", missing);
-    if (in->n_ids < 1 || in->n_ids > o->context)
-        return gm_fail(err, GM_PRECONDITION,
-                       "%zu tokens, and the context is 1 to %u: start the pipeline with a larger "
-                       "--context",
-                       in->n_ids, o->context);
+    if (in->n_ids < 1 || in->n_ids > o->context) {
+        return gm_detailed(
+            err, GM_DETAIL_CONTEXT,
+            gm_fail(err, GM_PRECONDITION,
+                    "%zu tokens, and the context is 1 to %u: start the pipeline with a larger "
+                    "--context",
+                    in->n_ids, o->context));
+    }
     memcpy(id, "score-", 6);
     gm_random_id(id + 6, GM_ID_DIGITS);
     struct gm_turn *t = gm_turn_new(o, "score", id, err);

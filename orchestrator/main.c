@@ -97,10 +97,14 @@ static void say_health(void *self, Gm__HealthReply *h)
     struct gm_orch *o = self;
     bool failed = false;
     const char *missing = gm_roster_missing(o, &failed);
+    uint32_t waiting = 0;
+    for (size_t i = 0; i < o->turns.map.n; i++)
+        waiting += ((const struct gm_turn *)o->turns.map.entries[i].value)->state < GM_TURN_RUN;
     h->state = (char *)(failed ? "failed" : missing ? "starting" : "ready");
     h->text = (char *)missing;
-    h->has_sessions = 1;
-    h->sessions = (uint32_t)o->turns.map.n;
+    h->has_sessions = h->has_waiting = 1;
+    h->sessions = (uint32_t)o->turns.map.n - waiting;
+    h->waiting = waiting;
     h->model = (char *)o->model;
 }
 

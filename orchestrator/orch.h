@@ -10,15 +10,16 @@
 #include "common/net.h"
 
 enum {
-    GM_TURNS_MAX = 640,         /* turns at once: those that run, that wait, that are being saved */
-    GM_DEATHS_MAX = 3,          /* attempts a turn may lose before it ends INTERNAL */
-    GM_STALL_MS = 20000,        /* no token for so long: a new attempt */
-    GM_STALL_TOKEN_MS = 50,     /* and so much more for each prompt token */
-    GM_ORPHAN_MS = 10000,       /* no word of the client for so long: the turn is cancelled */
-    GM_PAUSE_MS = 2000,         /* between two steps of the loop: this process did not run */
-    GM_SAVE_PATIENCE_MS = 2000, /* how long `finished` waits for Redis */
-    GM_CALL_MS = 15000,         /* calls to shards, sampler and tokenizer */
-    GM_RING_WAIT_MS = 60000,    /* how long a turn waits for the ring to be whole */
+    GM_TURNS_MAX = 640,          /* turns at once: running, waiting, being saved */
+    GM_DEATHS_MAX = 3,           /* attempts a turn may lose before it ends INTERNAL */
+    GM_STALL_MS = 20000,         /* no token for so long: a new attempt */
+    GM_STALL_TOKEN_MS = 50,      /* and so much more for each prompt token */
+    GM_ORPHAN_MS = 10000,        /* no word of the client for so long: the turn is cancelled, */
+    GM_PATIENCE_MS_MAX = 120000, /* unless the request gives it longer, at most this */
+    GM_PAUSE_MS = 2000,          /* between two steps of the loop: this process did not run */
+    GM_SAVE_PATIENCE_MS = 2000,  /* how long `finished` waits for Redis */
+    GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
+    GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole */
     GM_RETRY_HINT_MS = 500,
     GM_PAGES_RETRY_MS = 100,    /* between two looks for pages; the oldest turn looks first */
     GM_PAGES_WAIT_MS = 30000,   /* how long a turn without a token waits for pages */
@@ -74,6 +75,10 @@ struct gm_sess {
     size_t n_ids;
     Gm__TurnInfo **turns; /* owned */
     size_t n_turns;
+    /* What Redis has of a turn that was asked for by its id; NULL: nothing */
+    Gm__TurnRecord *record; /* owned */
+    int32_t *answer;        /* owned; set when the turn has ended */
+    size_t n_answer;
 };
 
 struct gm_orch;
@@ -164,6 +169,8 @@ void gm_turn_flush(struct gm_turn *t);                   /* gives the stream wha
 void gm_turn_progress(struct gm_turn *t, uint32_t done); /* prompt tokens computed so far */
 void gm_turn_tick(struct gm_turn *t);
 void gm_turn_state_set(struct gm_turn *t, enum gm_turn_state state);
+int64_t gm_turn_patience_ms(const struct gm_turn *t); /* how long it goes on without a client */
+bool gm_turn_ephemeral(const struct gm_turn *t);      /* its session is of this turn alone */
 
 /* ---- ring.c: attempts ---------------------------------------------------------------------------
  */
@@ -177,22 +184,24 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
  * ---------------------------------------------------------------------------- */
 void gm_sess_free(struct gm_sess *s);
 typedef void gm_sess_done(void *ctx, struct gm_sess *sess, const struct gm_err *err);
-/* Reads a session; lease: takes it first (ABORTED when another turn has it). */
-void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool lease,
+/* Reads a session; lease: takes it first (ABORTED when another turn has it). turn (may be NULL):
+ * when this turn has a record in Redis, that is given instead: nothing is leased, and of `sess`
+ * only record and answer are set. */
+void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn, bool lease,
                   gm_sess_done *done, void *ctx);
 void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx);
 void gm_sess_journal(struct gm_turn *t);
 void gm_sess_renew(struct gm_turn *t); /* the lease, for GM_LEASE_MS */
 void gm_sess_save(struct gm_turn *t);
-/* The record of a turn that may have ended, as stored; and the ids of its answer. */
-void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_store_reply *done,
+/* Reads the record of a turn, and its answer when it has ended; NOT_FOUND when there is none. */
+void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_sess_done *done,
                    void *ctx);
-void gm_sess_answer(struct gm_orch *o, const Gm__TurnRecord *r, gm_store_reply *done, void *ctx);
 void gm_sess_drop_record(struct gm_turn *t);
 /* Stores the session cut to its n_turns and n_ids. */
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
 void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx);
-/* Answers rows of five: id, created, touched, bytes of ids, raw; at most GM_SESSIONS_LISTED. */
+/* Answers rows of seven: id, created, touched, bytes of ids, raw, title, turns; at most
+ * GM_SESSIONS_LISTED. */
 void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx);
 
 /* ---- edge.c: the methods
@@ -206,8 +215,11 @@ bool gm_id_ok(const char *id);
  * them. */
 void gm_orch_recover(struct gm_orch *o);
 
-/* Tells a client of a turn that has ended already; takes the stream. */
+/* Tells a client of a turn that has ended already, by its id or as the last of its session; takes
+ * the stream. */
 void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream);
+/* The same from what Redis said of it: sess->record and sess->answer are taken. */
+void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess);
 
 /* Calls about stored sessions (session_calls.c). */
 gm_rpc_method gm_call_sessions, gm_call_session, gm_call_undo, gm_call_remove;

@@ -1,9 +1,9 @@
 /* replay.c - a turn that has ended already is told again: its client was away when it did.
  *
- * Owns:      reading a finished turn's record and answer from Redis, and sending them as events.
+ * Owns:      finding it in Redis by its id, or as the last of its session, and sending its events
+ *            as far as its client grants credit.
  * Does not:  run anything (turn.c, recover.c). Log-probabilities are not stored and not told again.
  */
-#include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,18 +12,16 @@
 struct replay {
     struct gm_orch *orch;
     struct gm_stream *stream; /* NULL: the client is gone */
+    bool of_session;          /* `from` counts tokens of the answer */
     uint32_t from;
-    Gm__TurnRecord *record;
+    struct gm_sess sess; /* what is told lies in it */
+    /* what is told; borrowed from sess */
+    Gm__StartedEvent started;
+    Gm__FinishedEvent finished;
+    const int32_t *ids;
+    size_t n, sent;
+    bool started_sent;
 };
-
-static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit)
-{
-    struct replay *r = ctx;
-    (void)s;
-    (void)credit;
-    if (gone)
-        r->stream = NULL;
-}
 
 static void replay_end(struct replay *r, const struct gm_err *err)
 {
@@ -31,88 +29,177 @@ static void replay_end(struct replay *r, const struct gm_err *err)
         gm_stream_on_event(r->stream, NULL, NULL);
         gm_stream_end(r->stream, err);
     }
-    if (r->record)
-        gm__turn_record__free_unpacked(r->record, NULL);
+    gm_sess_free(&r->sess);
     free(r);
 }
 
-static void send_started(struct replay *r)
+static bool send_tokens(struct replay *r)
+{
+    Gm__Token tokens[GM_EVENT_TOKENS_MAX], *rows[GM_EVENT_TOKENS_MAX];
+    Gm__TurnEvent event = GM__TURN_EVENT__INIT;
+    for (size_t i = r->sent; i < r->n && event.n_tokens < GM_EVENT_TOKENS_MAX; i++) {
+        Gm__Token *t = &tokens[event.n_tokens];
+        gm__token__init(t);
+        t->pos = r->started.prompt_tokens + (uint32_t)i;
+        t->id = r->ids[i];
+        rows[event.n_tokens++] = t;
+    }
+    event.tokens = rows;
+    if (!gm_stream_item(r->stream, &event.base))
+        return false;
+    r->sent += event.n_tokens;
+    return true;
+}
+
+/* Sends what there is credit for. The replay may be gone after it. */
+static void flush(struct replay *r)
 {
     Gm__TurnEvent event = GM__TURN_EVENT__INIT;
-    Gm__StartedEvent started = GM__STARTED_EVENT__INIT;
-    started.session = r->record->session;
-    started.seed = r->record->sampling->seed;
-    started.prompt_tokens = (uint32_t)r->record->n_prompt;
-    event.started = &started;
-    gm_stream_item(r->stream, &event.base);
-}
-
-static void send_tokens(struct replay *r, const char *ids, size_t n)
-{
-    const uint32_t base = (uint32_t)r->record->n_prompt;
-    for (size_t i = r->from > base ? r->from - base : 0; i < n;) {
-        Gm__Token tokens[GM_EVENT_TOKENS_MAX], *rows[GM_EVENT_TOKENS_MAX];
-        Gm__TurnEvent event = GM__TURN_EVENT__INIT;
-        for (; i < n && event.n_tokens < GM_EVENT_TOKENS_MAX; i++) {
-            Gm__Token *t = &tokens[event.n_tokens];
-            gm__token__init(t);
-            t->pos = base + (uint32_t)i;
-            memcpy(&t->id, ids + 4 * i, 4);
-            rows[event.n_tokens++] = t;
-        }
-        event.tokens = rows;
-        gm_stream_item(r->stream, &event.base);
+    if (!r->started_sent) {
+        event.started = &r->started;
+        if (!gm_stream_item(r->stream, &event.base))
+            return;
+        r->started_sent = true;
+        event.started = NULL;
     }
+    while (r->sent < r->n)
+        if (!send_tokens(r))
+            return;
+    event.finished = &r->finished;
+    if (gm_stream_item(r->stream, &event.base))
+        replay_end(r, NULL);
 }
 
-static void on_answer(void *ctx, const struct redisReply *reply, const struct gm_err *failed)
+static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit)
+{
+    struct replay *r = ctx;
+    (void)s;
+    if (gone)
+        r->stream = NULL;
+    if (gone && r->started.session) /* nothing of Redis is on its way */
+        replay_end(r, NULL);
+    else if (!gone && credit > 0 && r->started.session)
+        flush(r);
+}
+
+static void tell(struct replay *r)
+{
+    if (!r->stream) {
+        replay_end(r, NULL);
+        return;
+    }
+    if (!r->of_session)
+        r->from = r->from > r->started.prompt_tokens ? r->from - r->started.prompt_tokens : 0;
+    r->sent = r->from < r->n ? r->from : r->n;
+    r->finished.saved = true;
+    r->finished.completion_tokens = (uint32_t)r->n;
+    flush(r);
+}
+
+static void tell_record(struct replay *r)
+{
+    const Gm__TurnRecord *record = r->sess.record;
+    r->started.session = record->session;
+    r->started.turn = record->request->turn;
+    r->started.seed = record->sampling->seed;
+    r->started.prompt_tokens = (uint32_t)record->n_prompt;
+    r->finished.reason = record->finish;
+    r->ids = r->sess.answer;
+    r->n = r->sess.n_answer;
+    tell(r);
+}
+
+static void tell_last(struct replay *r)
+{
+    const Gm__TurnInfo *last = r->sess.turns[r->sess.n_turns - 1];
+    r->started.session = r->sess.id;
+    r->started.turn = last->turn;
+    r->started.seed = last->sampling ? last->sampling->seed : 0;
+    r->started.prompt_tokens = last->prompt_end;
+    r->finished.reason = last->finish ? last->finish : (char *)"stop";
+    r->ids = r->sess.ids + last->prompt_end;
+    r->n = last->answer_end - last->prompt_end;
+    tell(r);
+}
+
+/* Makes what Redis gave the replay's own. */
+static void take(struct replay *r, struct gm_sess *sess)
+{
+    r->sess = *sess;
+    sess->ids = sess->answer = NULL;
+    sess->turns = NULL;
+    sess->record = NULL;
+    sess->n_ids = sess->n_turns = sess->n_answer = 0;
+}
+
+static void on_record(void *ctx, struct gm_sess *sess, const struct gm_err *failed)
 {
     struct replay *r = ctx;
     struct gm_err err = *failed;
-    const size_t n = r->record->has_answer ? r->record->answer : 0;
-    if (reply && (reply->type != REDIS_REPLY_STRING || (size_t)reply->len < 4 * n))
-        gm_fail(&err, GM_NOT_FOUND, "the turn has ended and its answer is not stored any more");
-    if (r->stream && err.status == GM_OK) {
-        Gm__TurnEvent event = GM__TURN_EVENT__INIT;
-        Gm__FinishedEvent finished = GM__FINISHED_EVENT__INIT;
-        send_started(r);
-        send_tokens(r, reply->str, n);
-        finished.reason = r->record->finish;
-        finished.saved = true;
-        finished.completion_tokens = (uint32_t)n;
-        event.finished = &finished;
-        gm_stream_item(r->stream, &event.base);
-    }
-    replay_end(r, &err);
-}
-
-static void on_record(void *ctx, const struct redisReply *reply, const struct gm_err *failed)
-{
-    struct replay *r = ctx;
-    struct gm_err err = *failed;
-    if (reply && reply->type == REDIS_REPLY_STRING)
-        r->record = gm__turn_record__unpack(NULL, (size_t)reply->len, (const uint8_t *)reply->str);
-    if (err.status == GM_OK && (!r->record || !r->record->finish))
-        gm_fail(&err, GM_NOT_FOUND, "no such turn is running here, and none has ended lately");
+    if (err.status == GM_OK && !sess->record->finish)
+        gm_fail(&err, GM_NOT_FOUND,
+                "no such turn or session is running here, and none has ended lately");
     if (err.status != GM_OK) {
         replay_end(r, &err);
         return;
     }
-    gm_sess_answer(r->orch, r->record, on_answer, r);
+    take(r, sess);
+    tell_record(r);
 }
 
-void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream)
+static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *failed)
+{
+    struct replay *r = ctx;
+    struct gm_err err = *failed;
+    if (err.status != GM_OK) {
+        replay_end(r, &err);
+    } else if (sess->n_turns == 0) { /* one of a single turn may have the turn's name */
+        gm_sess_ended(r->orch, sess->tenant, sess->id, on_record, r);
+    } else {
+        take(r, sess);
+        tell_last(r);
+    }
+}
+
+static struct replay *replay_new(struct gm_orch *o, struct gm_stream *stream)
 {
     struct replay *r = calloc(1, sizeof *r);
     if (!r) {
         struct gm_err err = GM_ERR_NONE;
         gm_fail(&err, GM_EXHAUSTED, "no memory for a call");
         gm_stream_end(stream, &err);
-        return;
+        return NULL;
     }
     r->orch = o;
     r->stream = stream;
-    r->from = in->from;
+    gm__started_event__init(&r->started);
+    gm__finished_event__init(&r->finished);
     gm_stream_on_event(stream, on_stream, r);
-    gm_sess_ended(o, in->tenant ? in->tenant : "local", in->turn, on_record, r);
+    return r;
+}
+
+void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess)
+{
+    struct replay *r = replay_new(NULL, stream);
+    if (!r)
+        return;
+    take(r, sess);
+    tell_record(r);
+}
+
+void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream)
+{
+    struct gm_sess of = { .exists = false };
+    struct replay *r = replay_new(o, stream);
+    if (!r)
+        return;
+    r->from = in->from;
+    r->of_session = !in->turn[0];
+    snprintf(of.tenant, sizeof of.tenant, "%s", in->tenant ? in->tenant : "local");
+    if (!r->of_session) {
+        gm_sess_ended(o, of.tenant, in->turn, on_record, r);
+        return;
+    }
+    snprintf(of.id, sizeof of.id, "%s", in->session);
+    gm_sess_load(o, &of, NULL, false, on_session, r);
 }

@@ -1,45 +1,15 @@
-/* session.c - conversations in Redis: leases, exact ids, transcripts, records of running turns.
+/* session.c - conversations in Redis: leases, exact ids, transcripts.
  *
- * Owns:      the keys: gm:sess:{tenant}:{id} (hash), :tokens (int32 string), :turns (list of
- * TurnInfo), gm:lease:..., gm:turn:{tenant}:{turn} (TurnRecord), :out (journal), gm:running (set).
+ * Owns:      the keys gm:sess:{tenant}:{id} (hash), :tokens (int32 string), :turns (list of
+ *            TurnInfo); what is written when a turn ends.
  * Does not:  wait: every function returns at once and answers by callback.
  */
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "orchestrator/keys.h"
 #include "orchestrator/orch.h"
-
-enum { KEY_MAX = 256, NUMBER_MAX = 24 };
-
-struct key {
-    char text[KEY_MAX];
-};
-
-static struct key key_of(const char *kind, const char *tenant, const char *id, const char *tail)
-{
-    struct key k;
-    snprintf(k.text, sizeof k.text, "gm:%s:{%s}:%s%s", kind, tenant, id, tail);
-    return k;
-}
-
-/* A command being put together; values are borrowed. */
-struct command {
-    int n;
-    const char *argv[24];
-    size_t lens[24];
-};
-
-static void add(struct command *c, const char *bytes, size_t n)
-{
-    c->argv[c->n] = bytes;
-    c->lens[c->n++] = n;
-}
-
-static void add_text(struct command *c, const char *text)
-{
-    add(c, text, strlen(text));
-}
 
 void gm_sess_free(struct gm_sess *s)
 {
@@ -47,17 +17,23 @@ void gm_sess_free(struct gm_sess *s)
         gm__turn_info__free_unpacked(s->turns[i], NULL);
     free(s->turns);
     free(s->ids);
+    if (s->record)
+        gm__turn_record__free_unpacked(s->record, NULL);
+    free(s->answer);
     s->turns = NULL;
-    s->ids = NULL;
-    s->n_turns = s->n_ids = 0;
+    s->ids = s->answer = NULL;
+    s->record = NULL;
+    s->n_turns = s->n_ids = s->n_answer = 0;
 }
 
 /* ---- loading
  * ------------------------------------------------------------------------------------- */
 
-/* KEYS: lease, hash, tokens, turns. ARGV: instance, lease ms, want lease. One call reads all of it,
- * so no other turn can come between. */
+/* KEYS: lease, hash, tokens, turns, record, journal. ARGV: instance, lease ms, want lease, want the
+ * record. One call reads all of it, so no other turn can come between. */
 static const char LOAD[] =
+    "local record = ARGV[4] == '1' and redis.call('GET', KEYS[5])\n"
+    "if record then return {record, redis.call('GET', KEYS[6]) or ''} end\n"
     "local held = redis.call('GET', KEYS[1])\n"
     "local busy = 0\n"
     "if ARGV[3] == '1' then\n"
@@ -87,6 +63,8 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
             err, GM_RETRY_HINT_MS,
             gm_fail(err, GM_ABORTED, "the session is busy with another turn; try again"));
     }
+    if (r->elements == 2)
+        return gm_sess_take_record(s, r->element[0], r->element[1], err);
     if (r->elements != 5 || r->element[2]->elements != 3 ||
         r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0)
         return gm_fail(err, GM_DATA_LOSS, "the stored session is damaged; remove it");
@@ -105,9 +83,11 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
     for (size_t i = 0; i < list->elements; i++) {
         const redisReply *e = list->element[i];
         Gm__TurnInfo *info = gm__turn_info__unpack(NULL, (size_t)e->len, (const uint8_t *)e->str);
-        if (!info || info->answer_end > s->n_ids)
+        if (info)
+            s->turns[s->n_turns++] = info;
+        if (!info || info->start > info->prompt_end || info->prompt_end > info->answer_end ||
+            info->answer_end > s->n_ids)
             return gm_fail(err, GM_DATA_LOSS, "turn %zu of the stored session is damaged", i);
-        s->turns[s->n_turns++] = info;
     }
     return GM_OK;
 }
@@ -123,15 +103,18 @@ static void on_loaded(void *ctx, const struct redisReply *reply, const struct gm
     free(l);
 }
 
-void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool lease,
+void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn, bool lease,
                   gm_sess_done *done, void *ctx)
 {
     struct load *l = calloc(1, sizeof *l);
-    const struct key keys[4] = { key_of("lease", tenant, id, ""), key_of("sess", tenant, id, ""),
-                                 key_of("sess", tenant, id, ":tokens"),
-                                 key_of("sess", tenant, id, ":turns") };
-    char ms[NUMBER_MAX];
-    struct command c = { .n = 0 };
+    const char *tenant = of->tenant, *id = of->id, *named = turn ? turn : "";
+    const struct gm_name keys[6] = {
+        gm_name_of("lease", tenant, id, ""),       gm_name_of("sess", tenant, id, ""),
+        gm_name_of("sess", tenant, id, ":tokens"), gm_name_of("sess", tenant, id, ":turns"),
+        gm_name_of("turn", tenant, named, ""),     gm_name_of("turn", tenant, named, ":out")
+    };
+    char ms[GM_NUMBER_MAX];
+    struct gm_command c = { .n = 0 };
     if (!l) {
         struct gm_err err = GM_ERR_NONE;
         struct gm_sess none = { .exists = false };
@@ -144,132 +127,41 @@ void gm_sess_load(struct gm_orch *o, const char *tenant, const char *id, bool le
     snprintf(l->sess.tenant, sizeof l->sess.tenant, "%s", tenant);
     snprintf(l->sess.id, sizeof l->sess.id, "%s", id);
     snprintf(ms, sizeof ms, "%d", GM_LEASE_MS);
-    add_text(&c, "EVAL");
-    add_text(&c, LOAD);
-    add_text(&c, "4");
-    for (int i = 0; i < 4; i++)
-        add_text(&c, keys[i].text);
-    add_text(&c, o->instance);
-    add_text(&c, ms);
-    add_text(&c, lease ? "1" : "0");
+    gm_add_text(&c, "EVAL");
+    gm_add_text(&c, LOAD);
+    gm_add_text(&c, "6");
+    for (int i = 0; i < 6; i++)
+        gm_add_text(&c, keys[i].text);
+    gm_add_text(&c, o->instance);
+    gm_add_text(&c, ms);
+    gm_add_text(&c, lease ? "1" : "0");
+    gm_add_text(&c, turn ? "1" : "0");
     gm_store_ask(o->store, on_loaded, l, c.n, c.argv, c.lens);
-}
-
-/* ---- the record of a running turn
- * ---------------------------------------------------------------- */
-
-static uint8_t *pack(const ProtobufCMessage *m, size_t *n)
-{
-    *n = protobuf_c_message_get_packed_size(m);
-    uint8_t *bytes = malloc(*n + 1);
-    if (bytes)
-        protobuf_c_message_pack(m, bytes);
-    return bytes;
-}
-
-static uint8_t *record_of(const struct gm_turn *t, size_t *n)
-{
-    Gm__TurnRecord r = GM__TURN_RECORD__INIT;
-    r.request = t->request;
-    r.sampling = t->sampling;
-    r.session = (char *)t->sess.id;
-    r.tenant = (char *)t->sess.tenant;
-    r.numerics = (char *)t->numerics;
-    r.start = t->start;
-    r.n_prompt = t->n_prompt;
-    r.prompt = t->prompt;
-    r.finish = (char *)t->finish;
-    r.has_answer = r.has_turns = r.has_created_ms = 1;
-    r.answer = (uint32_t)t->n_tokens;
-    r.turns = (uint32_t)t->turns_before;
-    r.created_ms = t->sess.created_ms;
-    return pack(&r.base, n);
-}
-
-void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
-{
-    static const char RECORD[] = "redis.call('SET', KEYS[1], ARGV[1])\n"
-                                 "redis.call('DEL', KEYS[2])\n"
-                                 "redis.call('SADD', KEYS[3], ARGV[2])\nreturn 1\n";
-    const struct key rec = key_of("turn", t->sess.tenant, t->id, "");
-    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
-    struct command c = { .n = 0 };
-    size_t n = 0;
-    uint8_t *bytes = record_of(t, &n);
-    add_text(&c, "EVAL");
-    add_text(&c, RECORD);
-    add_text(&c, "3");
-    add_text(&c, rec.text);
-    add_text(&c, out.text);
-    add_text(&c, "gm:running");
-    add(&c, (const char *)bytes, n);
-    add_text(&c, t->key);
-    gm_store_ask(t->orch->store, done, ctx, c.n, c.argv, c.lens);
-    free(bytes);
-}
-
-/* Writes the tokens that the journal lacks at their absolute place, in batches of GM_JOURNAL_MS: a
- * repeated write changes nothing. */
-void gm_sess_journal(struct gm_turn *t)
-{
-    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
-    const size_t from = t->journalled, n = t->n_tokens - from;
-    char offset[NUMBER_MAX];
-    struct command c = { .n = 0 };
-    const int64_t now = gm_now_ms();
-    if (n == 0 || t->state != GM_TURN_RUN || now - t->journal_ms < GM_JOURNAL_MS ||
-        gm_store_pending(t->orch->store) > GM_TURNS_MAX)
-        return;
-    t->journal_ms = now;
-    int32_t *ids = malloc(n * sizeof *ids);
-    if (!ids)
-        return;
-    for (size_t i = 0; i < n; i++)
-        ids[i] = t->tokens[from + i]->id;
-    snprintf(offset, sizeof offset, "%zu", from * 4);
-    add_text(&c, "SETRANGE");
-    add_text(&c, out.text);
-    add_text(&c, offset);
-    add(&c, (const char *)ids, n * sizeof *ids);
-    if (gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL) == GM_OK)
-        t->journalled = t->n_tokens;
-    free(ids);
-}
-
-void gm_sess_renew(struct gm_turn *t)
-{
-    const struct key lease = key_of("lease", t->sess.tenant, t->sess.id, "");
-    struct command c = { .n = 0 };
-    char ms[NUMBER_MAX];
-    snprintf(ms, sizeof ms, "%d", GM_LEASE_MS);
-    add_text(&c, "SET");
-    add_text(&c, lease.text);
-    add_text(&c, t->orch->instance);
-    add_text(&c, "PX");
-    add_text(&c, ms);
-    gm_store_ask(t->orch->store, NULL, NULL, c.n, c.argv, c.lens);
-    t->lease_ms = gm_now_ms();
 }
 
 /* ---- the end of a turn
  * --------------------------------------------------------------------------- */
 
 /* KEYS: hash, tokens, turns, lease, record, out, running. ARGV: instance, all ids, turns
- * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms.
- * Repeating changes nothing. */
+ * before, the turn, created, touched, raw, ttl ms, running member, record, keep ms, answer, of one
+ * turn, title.
+ * Repeating changes nothing. A session of one turn is not stored: its record and answer are. */
 static const char SAVE[] =
     "local held = redis.call('GET', KEYS[4])\n"
     "if held and held ~= ARGV[1] then return redis.error_reply('the lease is lost') end\n"
+    "if ARGV[13] == '0' then\n"
     "redis.call('SET', KEYS[2], ARGV[2])\n"
     "if tonumber(ARGV[3]) == 0 then redis.call('DEL', KEYS[3])\n"
     "else redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1) end\n"
     "redis.call('RPUSH', KEYS[3], ARGV[4])\n"
     "redis.call('HSET', KEYS[1], 'created', ARGV[5], 'touched', ARGV[6], 'raw', ARGV[7])\n"
+    "if ARGV[14] ~= '' then redis.call('HSETNX', KEYS[1], 'title', ARGV[14]) end\n"
     "for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end\n"
+    "end\n"
     "redis.call('DEL', KEYS[4])\n"
     "redis.call('SREM', KEYS[7], ARGV[9])\n"
     "redis.call('SET', KEYS[5], ARGV[10], 'PX', ARGV[11])\n"
-    "redis.call('PEXPIRE', KEYS[6], ARGV[11])\n"
+    "redis.call('SET', KEYS[6], ARGV[12], 'PX', ARGV[11])\n"
     "return 1\n";
 
 struct saving {
@@ -324,27 +216,27 @@ static uint8_t *info_of(const struct gm_turn *t, uint32_t answer_end, size_t *n)
     info.sampling = t->sampling;
     info.has_wall_ms = 1;
     info.wall_ms = (uint64_t)gm_wall_ms();
-    return pack(&info.base, n);
+    return gm_pack(&info.base, n);
 }
 
 void gm_sess_save(struct gm_turn *t)
 {
     struct gm_orch *o = t->orch;
     const char *tenant = t->sess.tenant, *id = t->sess.id;
-    const struct key keys[6] = {
-        key_of("sess", tenant, id, ""),       key_of("sess", tenant, id, ":tokens"),
-        key_of("sess", tenant, id, ":turns"), key_of("lease", tenant, id, ""),
-        key_of("turn", tenant, t->id, ""),    key_of("turn", tenant, t->id, ":out")
+    const struct gm_name keys[6] = {
+        gm_name_of("sess", tenant, id, ""),       gm_name_of("sess", tenant, id, ":tokens"),
+        gm_name_of("sess", tenant, id, ":turns"), gm_name_of("lease", tenant, id, ""),
+        gm_name_of("turn", tenant, t->id, ""),    gm_name_of("turn", tenant, t->id, ":out")
     };
-    char turns[NUMBER_MAX], created[NUMBER_MAX], touched[NUMBER_MAX];
-    char ttl[NUMBER_MAX], keep[NUMBER_MAX];
-    struct command c = { .n = 0 };
+    char turns[GM_NUMBER_MAX], created[GM_NUMBER_MAX], touched[GM_NUMBER_MAX];
+    char ttl[GM_NUMBER_MAX], keep[GM_NUMBER_MAX];
+    struct gm_command c = { .n = 0 };
     struct gm_err err = GM_ERR_NONE;
     bool queued = false;
     size_t n_ids = 0, n_info = 0, n_record = 0;
     uint32_t answer_end = 0;
     int32_t *ids = all_ids(t, &n_ids, &answer_end);
-    uint8_t *info = info_of(t, answer_end, &n_info), *record = record_of(t, &n_record);
+    uint8_t *info = info_of(t, answer_end, &n_info), *record = gm_record_pack(t, &n_record);
     struct saving *s = malloc(sizeof *s);
     if (!ids || !info || !record || !s) {
         gm_log(GM_LOG_ERROR, "no memory to store a turn");
@@ -356,23 +248,27 @@ void gm_sess_save(struct gm_turn *t)
     snprintf(touched, sizeof touched, "%lld", (long long)gm_wall_ms());
     snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);
     snprintf(keep, sizeof keep, "%d", GM_RECORD_KEEP_MS);
-    add_text(&c, "EVAL");
-    add_text(&c, SAVE);
-    add_text(&c, "7");
+    gm_add_text(&c, "EVAL");
+    gm_add_text(&c, SAVE);
+    gm_add_text(&c, "7");
     for (int i = 0; i < 6; i++)
-        add_text(&c, keys[i].text);
-    add_text(&c, "gm:running");
-    add_text(&c, o->instance);
-    add(&c, (const char *)ids, n_ids * sizeof *ids);
-    add_text(&c, turns);
-    add(&c, (const char *)info, n_info);
-    add_text(&c, created);
-    add_text(&c, touched);
-    add_text(&c, t->request->has_raw && t->request->raw ? "1" : "0");
-    add_text(&c, ttl);
-    add_text(&c, t->key);
-    add(&c, (const char *)record, n_record);
-    add_text(&c, keep);
+        gm_add_text(&c, keys[i].text);
+    gm_add_text(&c, "gm:running");
+    gm_add_text(&c, o->instance);
+    gm_add(&c, (const char *)ids, n_ids * sizeof *ids);
+    gm_add_text(&c, turns);
+    gm_add(&c, (const char *)info, n_info);
+    gm_add_text(&c, created);
+    gm_add_text(&c, touched);
+    gm_add_text(&c, t->request->has_raw && t->request->raw ? "1" : "0");
+    gm_add_text(&c, ttl);
+    gm_add_text(&c, t->key);
+    gm_add(&c, (const char *)record, n_record);
+    gm_add_text(&c, keep);
+    gm_add(&c, (const char *)(ids + t->n_prompt), t->n_tokens * sizeof *ids);
+    gm_add_text(&c, gm_turn_ephemeral(t) ? "1" : "0");
+    gm_add(&c, t->request->has_title ? (const char *)t->request->title.data : "",
+           t->request->has_title ? t->request->title.len : 0);
     queued = gm_store_write(o->store, on_saved, s, c.n, c.argv, c.lens, &err) == GM_OK;
     if (queued)
         s = NULL;
@@ -386,116 +282,73 @@ out:
     t->stored = !queued; /* nothing will answer: `finished` says saved: false at once */
 }
 
-void gm_sess_drop_record(struct gm_turn *t)
-{
-    static const char DROP[] =
-        "redis.call('DEL', KEYS[1], KEYS[2])\nredis.call('SREM', KEYS[4], ARGV[1])\n"
-        "if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end\nreturn 1\n";
-    const struct key rec = key_of("turn", t->sess.tenant, t->id, "");
-    const struct key out = key_of("turn", t->sess.tenant, t->id, ":out");
-    const struct key lease = key_of("lease", t->sess.tenant, t->sess.id, "");
-    struct command c = { .n = 0 };
-    if (!t->sess.id[0] || !t->sess.created_ms)
-        return; /* it never had the lease */
-    add_text(&c, "EVAL");
-    add_text(&c, DROP);
-    add_text(&c, "4");
-    add_text(&c, rec.text);
-    add_text(&c, out.text);
-    add_text(&c, lease.text);
-    add_text(&c, "gm:running");
-    add_text(&c, t->key);
-    add_text(&c, t->orch->instance);
-    gm_store_write(t->orch->store, NULL, NULL, c.n, c.argv, c.lens, NULL);
-}
-
-void gm_sess_ended(struct gm_orch *o, const char *tenant, const char *turn, gm_store_reply *done,
-                   void *ctx)
-{
-    const struct key rec = key_of("turn", tenant, turn, "");
-    struct command c = { .n = 0 };
-    add_text(&c, "GET");
-    add_text(&c, rec.text);
-    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
-}
-
-void gm_sess_answer(struct gm_orch *o, const Gm__TurnRecord *r, gm_store_reply *done, void *ctx)
-{
-    const struct key tokens = key_of("sess", r->tenant, r->session, ":tokens");
-    const size_t n = r->has_answer ? r->answer : 0;
-    char from[NUMBER_MAX], to[NUMBER_MAX];
-    struct command c = { .n = 0 };
-    snprintf(from, sizeof from, "%zu", r->n_prompt * 4);
-    snprintf(to, sizeof to, "%zu", (r->n_prompt + n) * 4);
-    add_text(&c, "GETRANGE");
-    add_text(&c, tokens.text);
-    add_text(&c, from);
-    add_text(&c, to);
-    gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
-}
-
 void gm_sess_truncate(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)
 {
     static const char CUT[] = "if tonumber(ARGV[1]) == 0 then redis.call('DEL', KEYS[2])\n"
                               "else redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[1]) - 1) end\n"
                               "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\nreturn 1\n";
-    const struct key tokens = key_of("sess", s->tenant, s->id, ":tokens");
-    const struct key list = key_of("sess", s->tenant, s->id, ":turns");
-    char turns[NUMBER_MAX], ttl[NUMBER_MAX];
-    struct command c = { .n = 0 };
+    const struct gm_name tokens = gm_name_of("sess", s->tenant, s->id, ":tokens");
+    const struct gm_name list = gm_name_of("sess", s->tenant, s->id, ":turns");
+    char turns[GM_NUMBER_MAX], ttl[GM_NUMBER_MAX];
+    struct gm_command c = { .n = 0 };
     snprintf(turns, sizeof turns, "%zu", s->n_turns);
     snprintf(ttl, sizeof ttl, "%lld", (long long)o->session_ttl_ms);
-    add_text(&c, "EVAL");
-    add_text(&c, CUT);
-    add_text(&c, "2");
-    add_text(&c, tokens.text);
-    add_text(&c, list.text);
-    add_text(&c, turns);
-    add(&c, (const char *)s->ids, s->n_ids * sizeof *s->ids);
-    add_text(&c, ttl);
+    gm_add_text(&c, "EVAL");
+    gm_add_text(&c, CUT);
+    gm_add_text(&c, "2");
+    gm_add_text(&c, tokens.text);
+    gm_add_text(&c, list.text);
+    gm_add_text(&c, turns);
+    gm_add(&c, (const char *)s->ids, s->n_ids * sizeof *s->ids);
+    gm_add_text(&c, ttl);
     gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
 }
 
 void gm_sess_remove(struct gm_orch *o, const struct gm_sess *s, gm_store_reply *done, void *ctx)
 {
-    const struct key keys[3] = { key_of("sess", s->tenant, s->id, ""),
-                                 key_of("sess", s->tenant, s->id, ":tokens"),
-                                 key_of("sess", s->tenant, s->id, ":turns") };
-    struct command c = { .n = 0 };
-    add_text(&c, "DEL");
+    const struct gm_name keys[3] = { gm_name_of("sess", s->tenant, s->id, ""),
+                                     gm_name_of("sess", s->tenant, s->id, ":tokens"),
+                                     gm_name_of("sess", s->tenant, s->id, ":turns") };
+    const uint64_t since = (uint64_t)gm_wall_ms() - GM_RECORD_KEEP_MS;
+    struct gm_command c = { .n = 0 };
+    for (size_t i = s->n_turns; i-- > 0 && s->turns[i]->wall_ms >= since;)
+        gm_sess_drop_ended(o, s->tenant, s->turns[i]->turn);
+    gm_add_text(&c, "DEL");
     for (int i = 0; i < 3; i++)
-        add_text(&c, keys[i].text);
+        gm_add_text(&c, keys[i].text);
     gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
 }
 
 void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, void *ctx)
 {
     static const char LIST[] =
-        "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 5\n"
+        "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 7\n"
         "repeat\n"
         "  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)\n"
         "  cursor = page[1]\n"
         "  for _, key in ipairs(page[2]) do\n"
         "    local id = string.sub(key, #ARGV[1] + 1)\n"
         "    if not string.find(id, ':', 1, true) and #out < most then\n"
-        "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw')\n"
+        "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw', 'title')\n"
         "      table.insert(out, id)\n"
         "      table.insert(out, meta[1] or '0')\n"
         "      table.insert(out, meta[2] or '0')\n"
         "      table.insert(out, redis.call('STRLEN', key .. ':tokens'))\n"
         "      table.insert(out, meta[3] or '0')\n"
+        "      table.insert(out, meta[4] or '')\n"
+        "      table.insert(out, redis.call('LLEN', key .. ':turns'))\n"
         "    end\n"
         "  end\n"
         "until cursor == '0'\n"
         "return out\n";
-    const struct key prefix = key_of("sess", tenant, "", "");
-    char most[NUMBER_MAX];
-    struct command c = { .n = 0 };
+    const struct gm_name prefix = gm_name_of("sess", tenant, "", "");
+    char most[GM_NUMBER_MAX];
+    struct gm_command c = { .n = 0 };
     snprintf(most, sizeof most, "%d", GM_SESSIONS_LISTED);
-    add_text(&c, "EVAL");
-    add_text(&c, LIST);
-    add_text(&c, "0");
-    add_text(&c, prefix.text);
-    add_text(&c, most);
+    gm_add_text(&c, "EVAL");
+    gm_add_text(&c, LIST);
+    gm_add_text(&c, "0");
+    gm_add_text(&c, prefix.text);
+    gm_add_text(&c, most);
     gm_store_ask(o->store, done, ctx, c.n, c.argv, c.lens);
 }

@@ -9,6 +9,8 @@
 
 #include "orchestrator/orch.h"
 
+enum { ROW = 7 }; /* fields of a session in a list */
+
 /* A call that waits for Redis. The stream may go before the answer comes. */
 struct asking {
     struct gm_orch *orch;
@@ -151,20 +153,23 @@ static enum gm_status ask(struct gm_orch *o, struct gm_stream *stream, const Gm_
     a->orch = o;
     a->stream = stream;
     a->what = what;
+    struct gm_sess of = { .exists = false };
+    snprintf(of.tenant, sizeof of.tenant, "%s", tenant);
+    snprintf(of.id, sizeof of.id, "%s", in->session ? in->session : "");
     gm_stream_on_event(stream, on_stream, a);
     if (what != LIST)
-        gm_sess_load(o, tenant, in->session, false, on_loaded, a);
+        gm_sess_load(o, &of, NULL, false, on_loaded, a);
     else
         gm_sess_list(o, tenant, gm_sessions_listed, a);
     return GM_OK;
 }
 
-/* Rows of five: id, created, touched, bytes of ids, raw. */
+/* Rows of seven: id, created, touched, bytes of ids, raw, title, turns. */
 void gm_sessions_listed(void *ctx, const struct redisReply *reply, const struct gm_err *err)
 {
     struct asking *a = ctx;
     Gm__SessionList list = GM__SESSION_LIST__INIT;
-    const size_t n = reply && reply->type == REDIS_REPLY_ARRAY ? reply->elements / 5 : 0;
+    const size_t n = reply && reply->type == REDIS_REPLY_ARRAY ? reply->elements / ROW : 0;
     Gm__SessionReply *rows = calloc(n + 1, sizeof *rows);
     Gm__SessionReply **at = calloc(n + 1, sizeof *at);
     if (!reply || !rows || !at) {
@@ -174,7 +179,7 @@ void gm_sessions_listed(void *ctx, const struct redisReply *reply, const struct 
         asking_fail(a, &why);
     } else {
         for (size_t i = 0; i < n; i++) {
-            redisReply **e = reply->element + 5 * i;
+            redisReply **e = reply->element + ROW * i;
             gm__session_reply__init(&rows[i]);
             rows[i].session = e[0]->str ? e[0]->str : (char *)"";
             rows[i].created_ms = strtoull(e[1]->str ? e[1]->str : "0", NULL, 10);
@@ -182,6 +187,10 @@ void gm_sessions_listed(void *ctx, const struct redisReply *reply, const struct 
             rows[i].tokens = (uint32_t)(e[3]->integer / 4);
             rows[i].has_raw = 1;
             rows[i].raw = e[4]->str && e[4]->str[0] == '1';
+            rows[i].has_title = e[5]->str && e[5]->len > 0;
+            rows[i].title = (ProtobufCBinaryData){ e[5]->len, (uint8_t *)e[5]->str };
+            rows[i].has_turn_count = 1;
+            rows[i].turn_count = (uint32_t)e[6]->integer;
             at[i] = &rows[i];
         }
         list.n_sessions = n;

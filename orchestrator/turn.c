@@ -19,6 +19,20 @@ void gm_turn_state_set(struct gm_turn *t, enum gm_turn_state state)
     t->progress_ms = t->state_ms;
 }
 
+int64_t gm_turn_patience_ms(const struct gm_turn *t)
+{
+    const bool own = t->request && t->request->has_patience_ms && t->request->patience_ms > 0;
+    if (!own)
+        return GM_ORPHAN_MS;
+    return t->request->patience_ms < GM_PATIENCE_MS_MAX ? t->request->patience_ms
+                                                        : GM_PATIENCE_MS_MAX;
+}
+
+bool gm_turn_ephemeral(const struct gm_turn *t)
+{
+    return t->request && t->request->has_ephemeral && t->request->ephemeral;
+}
+
 struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial)
 {
     return gm_idmap_get(&o->serials, serial);
@@ -99,7 +113,7 @@ static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit
         }
         if (gm_stream_deadline_us(s) && (uint64_t)gm_now_us() >= gm_stream_deadline_us(s))
             gm_turn_end(t, "cancelled");
-        return; /* else the client may come back with Resume until GM_ORPHAN_MS are over */
+        return; /* else the client may come back with Resume until its patience is over */
     }
     if (credit > 0)
         gm_turn_flush(t);
@@ -139,6 +153,7 @@ static bool send_started(struct gm_turn *t)
     started.seed = t->sampling->seed;
     started.prompt_tokens = (uint32_t)t->n_prompt;
     started.cached_tokens = t->cached;
+    started.turn = t->id;
     event.started = &started;
     t->started_sent = gm_stream_item(t->stream, &event.base);
     return t->started_sent;
@@ -275,7 +290,8 @@ void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
 static void drop_client(struct gm_turn *t)
 {
     struct gm_err err = GM_ERR_NONE;
-    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %d s", GM_ORPHAN_MS / 1000);
+    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %lld s",
+            (long long)(gm_turn_patience_ms(t) / 1000));
     gm_stream_on_event(t->stream, NULL, NULL);
     gm_stream_end(t->stream, &err);
     t->stream = NULL;
@@ -295,14 +311,16 @@ void gm_turn_tick(struct gm_turn *t)
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
         gm_turn_flush(t);
-        if (t->stream && now - t->client_ms > GM_ORPHAN_MS) /* it can ask again: replay.c */
+        if (t->stream &&
+            now - t->client_ms > gm_turn_patience_ms(t)) /* it can ask again: replay.c */
             drop_client(t);
         if (t->stored && !t->stream)
             gm_turn_free(t);
     } else if (t->state == GM_TURN_RUN && !parked && now - t->progress_ms > stall) {
         gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s", (long long)(stall / 1000));
         gm_ring_lost(t, &err);
-    } else if (!t->score && t->state == GM_TURN_RUN && now - t->client_ms > GM_ORPHAN_MS) {
+    } else if (!t->score && t->state == GM_TURN_RUN &&
+               now - t->client_ms > gm_turn_patience_ms(t)) {
         gm_turn_end(t, "cancelled");
     }
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
-# fuzzing.
+# fuzzing, hostile clients.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
-# Does not:  touch build/bin (it keeps pointing at the build that `make` made) or load a model.
+# Does not:  touch build/bin (it keeps pointing at the build that `make` made).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -42,6 +42,7 @@ step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
 step "fuzzing" bash tools/fuzz.sh 20
+step "hostile clients" bash tools/check-hostile.sh
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'check: failed:'

@@ -47,6 +47,7 @@ enum gm_status gm_fail_at(struct gm_err *err, const char *file, int line, enum g
     err->file = file;
     err->line = line;
     err->retry_ms = 0;
+    err->detail = GM_DETAIL_NONE;
     return status;
 }
 

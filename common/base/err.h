@@ -34,6 +34,12 @@ enum gm_status {
 #undef GM_STATUS_ENUM
 };
 
+/* Which of the failures with one status it is, where a program wants to know. */
+enum gm_detail {
+    GM_DETAIL_NONE,
+    GM_DETAIL_CONTEXT, /* PRECONDITION: more tokens than the context has room for */
+};
+
 enum { GM_ERR_TEXT_MAX = 400 };
 
 /* Lives on the caller's stack; zero-initialise it with GM_ERR_NONE. */
@@ -42,10 +48,11 @@ struct gm_err {
     int line;                   /* where it was raised, for logs */
     const char *file;           /* static string */
     long retry_ms;              /* > 0: the same call may work after this many milliseconds */
+    enum gm_detail detail;
     char text[GM_ERR_TEXT_MAX]; /* one sentence that says what to do; always terminated */
 };
 
-#define GM_ERR_NONE ((struct gm_err){ GM_OK, 0, NULL, 0, "" })
+#define GM_ERR_NONE ((struct gm_err){ GM_OK, 0, NULL, 0, GM_DETAIL_NONE, "" })
 
 /* Records the failure in *err (NULL is allowed) and returns `status`:
  *     return gm_fail(err, GM_EXHAUSTED, "needs %u pages, %u are free", need, have);            */
@@ -60,6 +67,16 @@ static inline enum gm_status gm_retry_after(struct gm_err *err, long ms, enum gm
 {
     if (err)
         err->retry_ms = ms;
+    return status;
+}
+
+/* The same for the detail:
+ *     return gm_detailed(err, GM_DETAIL_CONTEXT, gm_fail(err, GM_PRECONDITION, "..."));         */
+static inline enum gm_status gm_detailed(struct gm_err *err, enum gm_detail detail,
+                                         enum gm_status status)
+{
+    if (err)
+        err->detail = detail;
     return status;
 }
 

@@ -188,6 +188,8 @@ static void err_from(struct gm_err *err, const Gm__Envelope *env)
     gm_fail(err, env->status <= GM_UNAUTHENTICATED ? (enum gm_status)env->status : GM_UNKNOWN, "%s",
             env->text ? env->text : "the call failed without a sentence");
     err->retry_ms = env->has_retry_ms ? (long)env->retry_ms : 0;
+    if (env->has_detail && env->detail == GM_DETAIL_CONTEXT)
+        err->detail = GM_DETAIL_CONTEXT;
 }
 
 static void on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
@@ -248,6 +250,8 @@ static void answer_status(struct gm_rpc *rpc, const struct gm_msg *to, uint64_t 
         env.text = (char *)err->text;
         env.has_retry_ms = err->retry_ms > 0;
         env.retry_ms = (uint32_t)err->retry_ms;
+        env.has_detail = err->detail != GM_DETAIL_NONE;
+        env.detail = err->detail;
     }
     gm_bus_answer(rpc->bus, to, &env, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 #include "common/net/bus.h"
 #include "service.pb-c.h"
 
-enum { GM_CALLS_MAX = 4096, GM_STREAM_CREDIT = 256 };
+enum { GM_CALLS_MAX = 16384, GM_STREAM_CREDIT = 256 };
 
 struct gm_rpc;
 

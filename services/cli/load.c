@@ -166,8 +166,26 @@ static enum gm_status run(struct gm_load *load, struct gm_err *err)
                            load->target.host, GM_LOAD_GONE_MS / 1000);
     }
     load->counts.stopped = gm_stopping();
-    load->counts.cut = load->running;
     return GM_OK;
+}
+
+/* Counts what answers that still run have brought, and the end of a run without an answer. */
+static void count_cut(struct gm_load *load)
+{
+    struct gm_load_counts *n = &load->counts;
+    for (uint32_t i = 0; i < load->n; i++) {
+        const struct gm_load_client *c = &load->clients[i];
+        if (c->is != GM_CLIENT_RUNNING)
+            continue;
+        n->cut++;
+        n->tokens += c->chunks;
+        n->by_chunks += c->chunks > 0;
+        if (c->first_us)
+            gm_series_add(&n->first, (double)(c->first_us - c->from_us) / 1e3);
+        n->ended_us = c->last_us > n->ended_us ? c->last_us : n->ended_us;
+    }
+    if (n->ended_us == 0 && n->began_us)
+        n->ended_us = gm_now_us();
 }
 
 /* ---- before and after ------------------------------------------------------------------------ */
@@ -276,6 +294,7 @@ int gm_cmd_load(int argc, char **argv)
     if (rc == GM_OK) {
         gm_cli_progress("asking %s", load.target.host);
         run(&load, &ended); /* the report comes first: what there is counts */
+        count_cut(&load);
         if (load.n_idle)
             gm_idle_check(&load);
         rc = gm_load_report(&load.counts, &o, &out, &err);

@@ -160,7 +160,7 @@ static enum gm_status put_plain(struct gm_load_counts *c, struct gm_buf *out, st
         rc = put_refusals(c, out, err);
     if (rc == GM_OK && c->failed)
         rc = gm_buf_printf(out, err, "failed     the first: %s\n", c->failed_say);
-    if (rc == GM_OK && c->done)
+    if (rc == GM_OK && c->tokens)
         rc = gm_buf_printf(out, err,
                            "tokens     %llu (counted by %s), %.1f a second; prompts %llu, of them "
                            "%llu from the cache\n",
@@ -175,7 +175,7 @@ static enum gm_status put_plain(struct gm_load_counts *c, struct gm_buf *out, st
             out, err, "idle       %lld connections opened of %lld, %lld usable%s%s\n",
             (long long)c->idle_opened, (long long)c->idle_wanted, (long long)c->idle_usable,
             c->idle_say[0] ? "; the first lost: " : "", c->idle_say);
-    if (rc == GM_OK && (c->done || c->refused))
+    if (rc == GM_OK && (c->first.n || c->refused))
         rc = gm_buf_printf(out, err, "%-24s %10s %10s %10s %10s\n", "ms", "p50", "p95", "p99",
                            "max");
     if (rc == GM_OK)

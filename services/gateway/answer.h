@@ -259,6 +259,8 @@ struct gm_session_info {
     uint32_t tokens;
     uint64_t created_ms, touched_ms; /* since 1970 */
     bool busy, raw;
+    const char *title; /* NULL: left out */
+    size_t title_len;
     uint32_t n_turns;
     const struct gm_turn_info *turns; /* n_turns; the list of sessions does not read them */
 };

@@ -161,6 +161,10 @@ static void put_session(struct gm_put *p, const struct gm_session_info *s, bool 
     gm_put_count(p, "touched_at", (int64_t)(s->touched_ms / 1000));
     gm_put_count(p, "tokens", s->tokens);
     gm_put_count(p, "turn_count", s->n_turns);
+    if (s->title) {
+        gm_put_key(p, "title");
+        gm_put_string(p, s->title, s->title_len);
+    }
     gm_put_bool(p, "busy", s->busy);
     gm_put_bool(p, "raw", s->raw);
     if (turns) {

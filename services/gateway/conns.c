@@ -15,6 +15,7 @@
 enum {
     ERROR_BYTES_MAX = 4096,
     WATCH_BURST = 64,
+    YOUNG_MS = 1000,   /* a connection without a request may only just have come */
     LINGER_MS = 2000,  /* a refused body is read on and dropped, so that its client hears why */
     LINGERING_MAX = 64 /* past it the oldest of these ends at once */
 };
@@ -155,12 +156,17 @@ bool gm_conn_full(const struct gm_http *http)
 
 void gm_conn_shed(struct gm_http *http)
 {
-    static const enum gm_conn_state order[] = { GM_CONN_REFUSED, GM_CONN_NEW, GM_CONN_HEADERS,
-                                                GM_CONN_IDLE, GM_CONN_BODY };
+    static const struct {
+        enum gm_conn_state state;
+        int64_t age_ms; /* at least */
+    } order[] = { { GM_CONN_REFUSED, 0 }, { GM_CONN_NEW, YOUNG_MS }, { GM_CONN_HEADERS, YOUNG_MS },
+                  { GM_CONN_IDLE, 0 },    { GM_CONN_NEW, 0 },        { GM_CONN_HEADERS, 0 },
+                  { GM_CONN_BODY, 0 } };
+    const int64_t now = gm_now_ms();
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
-        for (struct gm_http_conn *c = http->lists[order[i]].first; c && gm_conn_full(http);
-             c = c->next)
-            if (order[i] == GM_CONN_REFUSED || order[i] == GM_CONN_IDLE)
+        for (struct gm_http_conn *c = http->lists[order[i].state].first;
+             c && gm_conn_full(http) && now - c->since_ms >= order[i].age_ms; c = c->next)
+            if (c->state == GM_CONN_REFUSED || c->state == GM_CONN_IDLE)
                 gm_conn_shut(http, c);
             else
                 gm_conn_shut_with(http, c, MHD_HTTP_SERVICE_UNAVAILABLE, full);

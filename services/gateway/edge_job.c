@@ -131,7 +131,7 @@ void gm_job_fail_err(struct gm_job *j, const struct gm_err *err)
     struct gm_problem why;
     memset(&why, 0, sizeof why);
     gm_problem_from(&why, err);
-    if (err->status == GM_PRECONDITION && strstr(err->text, "--context")) /* as CONTRACT has it */
+    if (err->detail == GM_DETAIL_CONTEXT)
         snprintf(why.code, sizeof why.code, "context_length_exceeded");
     if (why.http >= 500)
         gm_log_err(GM_LOG_WARN, "request failed", err);

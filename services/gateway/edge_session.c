@@ -16,7 +16,10 @@ static void fill_head(struct gm_session_info *s, const Gm__SessionReply *r)
                                    .touched_ms = r->touched_ms,
                                    .busy = r->busy,
                                    .raw = r->has_raw && r->raw,
-                                   .n_turns = (uint32_t)r->n_turns };
+                                   .title = r->has_title ? (const char *)r->title.data : NULL,
+                                   .title_len = r->has_title ? r->title.len : 0,
+                                   .n_turns = r->has_turn_count ? r->turn_count
+                                                                : (uint32_t)r->n_turns };
 }
 
 static void answer_or_fail(struct gm_job *j, enum gm_status rc, struct gm_buf *json)

@@ -229,6 +229,7 @@ struct asking {
     Gm__Sampling s;
     Gm__Bias bias[GM_BIAS_MAX], *bias_at[GM_BIAS_MAX];
     ProtobufCBinaryData stops[GM_STOPS_MAX];
+    char title[GM_TITLE_BYTES_MAX + 1];
 };
 
 static void put_sampling(struct asking *a, const struct gm_request *req, uint64_t seed)
@@ -299,6 +300,10 @@ static bool begin_run(struct gm_run *r)
     a.r.tenant = j->tenant;
     a.r.session = r->session;
     put_prompt(&a.r, r);
+    if (j->req.session[0] && (a.r.title.len = gm_request_title(&j->req, a.title)) > 0) {
+        a.r.has_title = 1;
+        a.r.title.data = (uint8_t *)a.title;
+    }
     put_sampling(&a, &j->req, seed_of(j, r->choice));
     a.r.sampling = &a.s;
     a.r.has_ephemeral = a.r.has_patience_ms = 1;
@@ -336,6 +341,8 @@ static void begin_admitted(struct gm_job *j)
     struct gm_problem why;
     long retry_s = 1;
     memset(&why, 0, sizeof why);
+    if (j->x && j->n_runs == 1)
+        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     switch (gm_admission_ask(&g->admission, j->n_runs, gm_now_ms(), &retry_s)) {
     case GM_ADMIT_RUN:
         gm_turns_start(j);
@@ -461,8 +468,8 @@ static bool make_runs(struct gm_job *j)
         *r = (struct gm_run){ .job = j, .index = i, .prompt = i / n, .choice = i % n };
         r->text = GM_BUF(ANSWER_BYTES_MAX);
         gm_random_id(r->turn, GM_ID_DIGITS);
-        /* a session of one turn has its id: so it is found when the turn has ended, too */
-        snprintf(r->session, sizeof r->session, "%.*s", GM_REQUEST_ID_MAX,
+        /* a session of one turn has the turn's name, by which it can be picked up */
+        snprintf(r->session, sizeof r->session, "%.64s",
                  j->req.session[0] ? j->req.session : r->turn);
     }
     return true;
@@ -517,8 +524,6 @@ void gm_turns_begin(struct gm_job *j)
         no_memory(j);
         return;
     }
-    if (j->req.session[0] || j->n_runs == 1)
-        gm_exchange_set(j->x, "X-Session-Id", j->runs[0].session);
     if (kind == 2)
         gm_response_begin(j);
     else if (kind == 1)

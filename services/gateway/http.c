@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -73,13 +74,41 @@ static void refuse(struct gm_http *http, struct gm_exchange *x, int status, cons
     gm_buf_free(&body);
 }
 
-/* The length that the client declares is within the limits, or the request is refused. */
-static void check_length(struct gm_http *http, struct gm_exchange *x)
+/* Headers that say where a request ends and for whom it is: once each, or others between the client
+ * and us may read another request than we do. */
+static const char *const once[] = { "Content-Length", "Transfer-Encoding", "Host", "Origin" };
+enum { ONCE_N = sizeof once / sizeof once[0] };
+
+static enum MHD_Result count_header(void *ctx, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
 {
-    const char *text = gm_exchange_header(x, "Content-Length");
+    unsigned *seen = ctx;
+    (void)kind;
+    (void)value;
+    for (size_t i = 0; i < ONCE_N; i++)
+        seen[i] += strcasecmp(name, once[i]) == 0;
+    return MHD_YES;
+}
+
+/* The request's end is clear and its declared length within the limit, or it is refused. */
+static void check_frame(struct gm_http *http, struct gm_exchange *x)
+{
+    const char *length = gm_exchange_header(x, "Content-Length");
+    const char *coding = gm_exchange_header(x, "Transfer-Encoding");
+    unsigned seen[ONCE_N] = { 0 };
     char why[128];
     int64_t n = 0;
-    if (text && gm_parse_i64(text, 0, INT64_MAX, &n, NULL) != GM_OK) {
+    MHD_get_connection_values(x->conn, MHD_HEADER_KIND, count_header, seen);
+    for (size_t i = 0; i < ONCE_N; i++)
+        if (seen[i] > 1) {
+            snprintf(why, sizeof why, "the header %s stands more than once; send it once", once[i]);
+            refuse(http, x, MHD_HTTP_BAD_REQUEST, why);
+            return;
+        }
+    if (coding && (length || strcasecmp(coding, "chunked") != 0)) {
+        refuse(http, x, MHD_HTTP_BAD_REQUEST,
+               "a body has a Content-Length or is sent chunked: not both, and no other coding");
+    } else if (length && gm_parse_i64(length, 0, INT64_MAX, &n, NULL) != GM_OK) {
         refuse(http, x, MHD_HTTP_BAD_REQUEST, "Content-Length is no number of bytes");
     } else if (n > GM_HTTP_BODY_BYTES_MAX) {
         snprintf(why, sizeof why, "the body has %lld bytes, the limit is %d; send less",
@@ -108,9 +137,9 @@ static enum MHD_Result begin(struct gm_http *http, struct gm_exchange *x)
         refuse(http, x, MHD_HTTP_SERVICE_UNAVAILABLE,
                "the server has all the connections it may have; try again in a moment");
     if (!x->replied)
+        check_frame(http, x);
+    if (!x->replied && !x->link->refused)
         http->hooks.check(http->hooks.self, x);
-    if (!x->replied)
-        check_length(http, x);
     return x->replied ? gm_exchange_queue(x) : MHD_YES;
 }
 

@@ -308,3 +308,32 @@ enum gm_status gm_request_messages(const struct gm_request *r, const char *histo
         rc = append_inner(out, r->messages, r->messages_len, err);
     return rc == GM_OK ? gm_buf_append_text(out, "]", err) : rc;
 }
+
+/* The text of a content: itself, or its first part. */
+static const char *content_text(const json_t *content)
+{
+    if (json_is_array(content))
+        content = json_object_get(json_array_get(content, 0), "text");
+    return json_string_value(content);
+}
+
+size_t gm_request_title(const struct gm_request *r, char out[GM_TITLE_BYTES_MAX + 1])
+{
+    json_t *all = r->messages ? json_loadb(r->messages, r->messages_len, JSON_ALLOW_NUL, NULL) : NULL;
+    const char *text = NULL;
+    size_t n = 0;
+    for (size_t i = 0; !text && i < json_array_size(all); i++) {
+        const json_t *m = json_array_get(all, i);
+        const char *role = json_string_value(json_object_get(m, "role"));
+        if (role && strcmp(role, "user") == 0)
+            text = content_text(json_object_get(m, "content"));
+    }
+    text = text ? text + strspn(text, " \t\r\n") : "";
+    n = strcspn(text, "\r\n");
+    n = n < GM_TITLE_BYTES_MAX ? n : GM_TITLE_BYTES_MAX;
+    n = gm_utf8_bad(text, n); /* a character that is cut goes */
+    memcpy(out, text, n);
+    out[n] = 0;
+    json_decref(all);
+    return n;
+}

@@ -159,6 +159,11 @@ void gm_request_free(struct gm_request *r);
 enum gm_status gm_request_messages(const struct gm_request *r, const char *history, size_t n,
                                    struct gm_buf *out, struct gm_err *err);
 
+/* The first line of the first user message, for lists of conversations: at most GM_TITLE_BYTES_MAX
+ * bytes of whole characters, 0-terminated; "" when there is none. Returns its length. */
+enum { GM_TITLE_BYTES_MAX = 96 };
+size_t gm_request_title(const struct gm_request *r, char out[GM_TITLE_BYTES_MAX + 1]);
+
 /* True for 1 to 64 of A-Z a-z 0-9 . _ - : ids of sessions, responses, turns. */
 bool gm_request_id_ok(const char *id, size_t len);
 

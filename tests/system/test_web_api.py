@@ -156,7 +156,8 @@ def test_a_busy_session_is_409(web):
 
 
 def test_wrong_sessions(web):
-    assert error_of(web.post(CHAT, {"messages": STORY, "session": "a b"}), 400)["param"] == "session"
+    got = web.post(CHAT, {"messages": STORY, "session": "a b"})
+    assert error_of(got, 400)["param"] == "session"
     assert error_of(web.post(CHAT, {"messages": STORY}, {"X-Session-Id": "a b"}), 400)
     assert error_of(web.post(CHAT, {"messages": STORY, "session": "s", "n": 2}),
                     400)["param"] == "n"
@@ -234,7 +235,8 @@ def test_silence_is_filled_with_pings(up_web):
 # ---- HTTP -------------------------------------------------------------------------------------
 
 def test_request_ids(web):
-    assert web.get("/health", {"X-Request-Id": "mine-1.2_3"}).headers["X-Request-Id"] == "mine-1.2_3"
+    given = web.get("/health", {"X-Request-Id": "mine-1.2_3"})
+    assert given.headers["X-Request-Id"] == "mine-1.2_3"
     made = [web.get("/health").headers["X-Request-Id"] for _ in range(2)]
     assert made[0] != made[1] and made[0].startswith("req-")
     for bad in ("a b", "x" * 65, "<x>"):

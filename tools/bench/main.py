@@ -1,7 +1,7 @@
 """main.py - the side-by-side benchmark: Gemline and llama.cpp on the same file and threads.
 
 Owns:      the options, the list of rows and their order, build/bench.json and the two plots.
-Does not:  know how a row is measured (rows_speed.py, rows_house.py, quality.py).
+Does not:  know how a row is measured (rows_speed.py, rows_house.py, rows_http.py, quality.py).
 """
 import argparse
 import datetime
@@ -17,6 +17,7 @@ import plot
 import quality
 import report
 import rows_house
+import rows_http
 import rows_speed
 from base import MODEL, QUIET_CORES, ROOT, Failed, NotBuilt, Samples, figure, others, say
 from gguf import Gguf
@@ -40,13 +41,18 @@ ROWS = (
     ("5", "hops and shards", rows_house.hops),
     ("8", "idle", rows_house.idle),
     ("9", "the chat adapter", rows_house.adapter),
+    ("12", "HTTP, all tokens", rows_http.rates),
+    ("13", "HTTP, first token", rows_http.first_token),
+    ("14", "HTTP, conversations", rows_http.conversations),
+    ("16", "HTTP, overload", rows_http.overload),
+    ("15", "HTTP, connections", rows_http.connections),
     ("quality", "distance from the reference", quality.quality),
     ("6", "memory", rows_house.memory),
     ("7", "start", rows_house.start),
     ("10", "other shapes", rows_speed.shapes),
     ("11", "pack", rows_house.pack),
 )
-ORDER = [str(n) for n in range(1, 12)] + ["quality"]
+ORDER = [str(n) for n in range(1, 17)] + ["quality"]
 SIZES = {"contexts": [0, 2048, 8192], "prefill": [512, 2048], "answer": 64, "beside": 4000,
          "history": 4000, "streams": [1, 2, 4, 8]}
 SIZES_QUICK = {"contexts": [0, 256], "prefill": [128], "answer": 16, "beside": 400,

@@ -129,6 +129,10 @@ class Pipeline:
         got = self._call(["bench", part, "--json"] + list(options), run=command_json)
         return {f["name"]: f["value"] for f in got["figures"] if f["part"] == part}
 
+    def status(self):
+        """The object of `gemline status --json`."""
+        return command_json([GEMLINE, "status", "--json"], env=self.env)
+
     # ---- processes ------------------------------------------------------------------------------
     def kv_kind(self):
         """The type of the KV cache that this pipeline runs with."""

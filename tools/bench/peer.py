@@ -107,6 +107,9 @@ class Server:
     def shown(self):
         return shown(self.words)
 
+    def url(self):
+        return "http://127.0.0.1:%d" % self.port
+
     def ask(self, body):
         """The whole reply of one /completion."""
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_S)

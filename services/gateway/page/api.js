@@ -90,7 +90,7 @@ export const follow = (id, signal) =>
 export async function session(id, signal) {
   try {
     const found = await json("GET", sessionPath(id), undefined, signal);
-    const turns = (found.turns || []).map((one) => ({ ...one, answer: one.answer.content }));
+    const turns = (found.turns || []).map((one) => ({ ...one, answer: one.answer?.content ?? "" }));
     return { known: true, busy: Boolean(found.busy), turns };
   } catch (error) {
     if (error.status === 404) return { known: false, busy: false, turns: [] };

@@ -5,14 +5,17 @@
 //           fragment names a conversation to open and nothing else.
 
 import * as api from "./api.js";
-import {Chat, copied, el, fit, forgetStats, icon, ID, newId, onEnter, recall, remember} from "./chat.js";
+import * as chats from "./chat.js";
 import {render} from "./markdown.js";
 
 const NEAR_END = 96;     // pixels from the end within which the view follows the answer
 const SPOKEN_MAX = 4000; // characters of an answer that screen readers are handed
+const TITLES_MAX = 300; // titles that are remembered
+const UNTITLED_MAX = 30; // conversations that are read for their titles at a time
 const NUMBERS = ["temperature", "top_p", "top_k", "max_tokens", "seed"];
 const WHOLE = ["top_k", "max_tokens", "seed"];
 
+const { Chat, ID, copied, el, fit, icon, newId, onEnter, recall, remember } = chats;
 const $ = (id) => document.getElementById(id);
 const page = {
   model: "",
@@ -20,6 +23,7 @@ const page = {
   live: new Map(), // id -> Chat that is open or still answering
   open: null,
   follows: true, // whether the view stays at the end
+  titles: recall(localStorage, "gemline.titles", {}),
   settings: recall(localStorage, "gemline.settings", {}),
 };
 
@@ -53,6 +57,7 @@ const hooks = {
     return fields;
   },
   changed(chat) {
+    keepTitle(chat.id, chat.title);
     if (!chat.running && chat !== page.open) page.live.delete(chat.id);
     if (chat === page.open) paintOpen();
     paintList();
@@ -139,7 +144,7 @@ async function openChat(id) {
     return;
   }
   const chat = new Chat(id, hooks);
-  chat.title = (page.listed.find((one) => one.id === id) || {}).title || "";
+  chat.title = page.titles[id] || "";
   page.wanted = id;
   try {
     await chat.load();
@@ -226,8 +231,34 @@ async function loadList() {
   try {
     page.listed = (await api.sessions()).filter((one) => ID.test(one.id));
     paintList();
+    await loadTitles();
   } catch (error) {
     if (error.status === 401) askKey();
+  }
+}
+
+/** A conversation's title is its first question, kept here since the server's list has none. */
+function keepTitle(id, title) {
+  if (page.titles[id] === title) return;
+  delete page.titles[id];
+  if (title) page.titles[id] = title; // the newest last
+  for (const old of Object.keys(page.titles).slice(0, -TITLES_MAX)) delete page.titles[old];
+  remember(localStorage, "gemline.titles", page.titles);
+}
+
+/** Reads the conversations whose titles are not known here, the newest first. */
+async function loadTitles() {
+  if (page.naming) return;
+  page.naming = true;
+  try {
+    const unknown = rows().filter((row) => !page.titles[row.id] && !page.live.has(row.id));
+    for (const row of unknown.slice(0, UNTITLED_MAX)) {
+      const first = (await api.session(row.id)).turns[0];
+      keepTitle(row.id, chats.titleOf(first ? chats.questionOf(first) : "") || "Empty chat");
+    }
+    if (unknown.length) paintList();
+  } finally {
+    page.naming = false;
   }
 }
 
@@ -264,7 +295,7 @@ function paintList() {
 
 function listRow(row) {
   const chat = page.live.get(row.id);
-  const title = (chat && chat.title) || row.title || "Untitled";
+  const title = (chat && chat.title) || page.titles[row.id] || "Untitled";
   const current = page.open && page.open.id === row.id && !page.open.empty;
   const running = Boolean(chat && chat.running);
   return el("li", { class: current ? "current" : "" },
@@ -316,7 +347,8 @@ async function removeChat(id) {
       return;
     }
   }
-  forgetStats(id);
+  chats.forgetStats(id);
+  keepTitle(id, "");
   page.live.delete(id);
   page.listed = page.listed.filter((one) => one.id !== id);
   say("Chat deleted.");

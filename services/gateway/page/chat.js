@@ -101,10 +101,13 @@ function textOf(content) {
 const isSystem = (message) => message.role === "system" || message.role === "developer";
 
 /** What the user said in a stored turn. */
-function questionOf(turn) {
+export function questionOf(turn) {
   const said = (turn.messages || []).filter((message) => !isSystem(message));
   return said.map((message) => textOf(message.content)).join("\n\n");
 }
+
+/** The beginning of a question on one line. */
+export const titleOf = (text) => text.trim().replace(/\s+/g, " ").slice(0, TITLE_MAX);
 
 /** Enter in `area` calls `done`; Shift+Enter and an input method's Enter do not. */
 export function onEnter(area, done) {
@@ -323,7 +326,7 @@ export class Chat {
     const turn = new Turn(this, user);
     this.turns.push(turn);
     this.root.append(turn.mine, turn.theirs);
-    if (!this.title) this.title = user.trim().replace(/\s+/g, " ").slice(0, TITLE_MAX);
+    if (!this.title) this.title = titleOf(user);
     return turn;
   }
 
@@ -524,7 +527,7 @@ export class Chat {
     const timings = event.timings || {};
     const tokens = event.usage.completion_tokens || 0;
     const rate = timings.predicted_per_second || (span > 0 ? (tokens - 1) / (span / 1000) : 0);
-    return { rate, first: first >= 0 ? first : timings.prompt_ms ?? -1, tokens };
+    return { rate, first: first >= 0 ? first : timings.ttft_ms ?? -1, tokens };
   }
 
   /** Goes on with an answer whose stream broke: from the stream of the session, else from what is stored. */
