@@ -156,7 +156,8 @@ def test_a_busy_session_is_409(web):
 
 
 def test_wrong_sessions(web):
-    assert error_of(web.post(CHAT, {"messages": STORY, "session": "a b"}), 400)["param"] == "session"
+    got = web.post(CHAT, {"messages": STORY, "session": "a b"})
+    assert error_of(got, 400)["param"] == "session"
     assert error_of(web.post(CHAT, {"messages": STORY}, {"X-Session-Id": "a b"}), 400)
     assert error_of(web.post(CHAT, {"messages": STORY, "session": "s", "n": 2}),
                     400)["param"] == "n"
@@ -209,7 +210,7 @@ def test_big_events_are_cut(web):
 def test_silence_is_filled_with_pings(up_web):
     line = up_web()
     shard = line.pids("shard")[0]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 40,
                                      "ignore_eos": True, "seed": 3})
     with link, link.makefile("rb") as file:
         assert head_of(file)[0] == 200
@@ -227,14 +228,15 @@ def test_silence_is_filled_with_pings(up_web):
     assert got[-1] == b"data: [DONE]\n\n"
     text = "".join(json.loads(c.split(b"data: ")[1])["choices"][0]["delta"].get("content") or ""
                    for c in got[:-1] if not c.startswith(b":"))
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 40, "--ignore-eos")
     assert text == want["text"]
 
 
 # ---- HTTP -------------------------------------------------------------------------------------
 
 def test_request_ids(web):
-    assert web.get("/health", {"X-Request-Id": "mine-1.2_3"}).headers["X-Request-Id"] == "mine-1.2_3"
+    given = web.get("/health", {"X-Request-Id": "mine-1.2_3"})
+    assert given.headers["X-Request-Id"] == "mine-1.2_3"
     made = [web.get("/health").headers["X-Request-Id"] for _ in range(2)]
     assert made[0] != made[1] and made[0].startswith("req-")
     for bad in ("a b", "x" * 65, "<x>"):
@@ -357,8 +359,8 @@ def test_listed_origins_the_default_port_and_off(home, model_file):
 
 def test_draining_and_restart(up_web):
     line = up_web()
-    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 60, "--ignore-eos")["text"]
-    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 60,
+    want = line.run(STORY[0]["content"], "--seed", 3, "--max-tokens", 40, "--ignore-eos")["text"]
+    link = send(line, "POST", CHAT, {"messages": STORY, "stream": True, "max_tokens": 40,
                                      "ignore_eos": True, "seed": 3})
     idle = line.connect()
     idle.request("GET", "/health")

@@ -15,7 +15,7 @@ import pytest
 from conftest import Web
 
 CLIENTS = 20
-TOKENS = 32
+TOKENS = 24
 CHAT = "/v1/chat/completions"
 
 
