@@ -170,10 +170,12 @@ static void with_ids(struct gm_job *j)
     struct gm_err err = GM_ERR_NONE;
     const struct scored *t = &s->texts[s->at];
     if (t->n == 0 || t->n > j->g->context) {
-        gm_fail(&err, GM_PRECONDITION,
-                "text %zu has %zu tokens, and the context is 1 to %u; send less, or start the "
-                "pipeline with a larger --context",
-                s->at, t->n, j->g->context);
+        gm_detailed(
+            &err, GM_DETAIL_CONTEXT,
+            gm_fail(&err, GM_PRECONDITION,
+                    "text %zu has %zu tokens, and the context is 1 to %u; send less, or start the "
+                    "pipeline with a larger --context",
+                    s->at, t->n, j->g->context));
         gm_job_fail_err(j, &err);
     } else if (s->rows) {
         ask_rows(j);

@@ -309,7 +309,8 @@ def test_too_long_a_prompt(client):
                  lambda: client.responses.create(model=MODEL, input="word " * 9000),
                  lambda: client.completions.create(model=MODEL, prompt="word " * 9000),
                  lambda: client.completions.create(model=MODEL, prompt="word " * 9000, echo=True,
-                                                   max_tokens=0, logprobs=0)):
+                                                   max_tokens=0, logprobs=0),
+                 lambda: client.post("/score", cast_to=object, body={"text": "word " * 9000})):
         assert refused(call).code == "context_length_exceeded"
 
 
