@@ -105,9 +105,8 @@ int gm_gateway_next_ms(struct gm_gateway *g)
     ms = keys < ms ? keys : ms;
     if (ms < 1)
         ms = 1;
-    for (const struct gm_job *j = g->jobs; j && ms > GM_AGAIN_MS; j = j->next)
-        if (j->waiting)
-            ms = GM_AGAIN_MS;
+    if (gm_turns_wait(g) && ms > GM_AGAIN_MS)
+        ms = GM_AGAIN_MS;
     if (g->store_ms >= 0 && g->store_ms < ms)
         ms = g->store_ms;
     return follow >= 0 && follow < ms ? follow : (int)ms;

@@ -172,6 +172,7 @@ void gm_turns_admit(struct gm_job *j); /* history and idempotency are settled */
 void gm_turns_start(struct gm_job *j); /* there is room */
 void gm_turns_drop(struct gm_job *j);  /* leaves what runs; counts it out */
 void gm_turns_tick(struct gm_gateway *g);
+bool gm_turns_wait(const struct gm_gateway *g); /* for room, or for pages */
 /* A hash of the tenant and n bytes. */
 void gm_turns_hash(char out[GM_HASH_HEX], const char *tenant, const void *bytes, size_t n);
 void gm_turns_pick_up(struct gm_job *j, const char *session, uint32_t from);

@@ -393,6 +393,18 @@ void gm_turns_tick(struct gm_gateway *g)
     }
 }
 
+bool gm_turns_wait(const struct gm_gateway *g)
+{
+    for (const struct gm_job *j = g->jobs; j; j = j->next) {
+        if (j->waiting)
+            return true;
+        for (uint32_t i = 0; j->admitted && i < j->n_runs; i++)
+            if (j->runs[i].again_ms > 0)
+                return true;
+    }
+    return false;
+}
+
 /* ---- the same request again -------------------------------------------------------------------
  */
 
