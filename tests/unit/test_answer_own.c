@@ -200,9 +200,11 @@ static void test_sessions(void)
         { "t1", sent, sizeof sent - 1, "yes", 3, "stop", 4, 2, 10 },
         { "t2", broken, sizeof broken - 1, "", 0, NULL, 4, 0, 0 },
     };
-    struct gm_session_info s = { "s1", 6, 1700000000123, 1700000001123, true, false, 2, turns };
+    struct gm_session_info s = { "s1", 6, 1700000000123, 1700000001123, true, false, "A title",
+                                 7,    2, turns };
     json_t *j = read_back(gm_answer_session(&out, &s, &err));
     is_text(j, "id", "s1");
+    is_text(j, "title", "A title");
     is_number(j, "created_at", 1700000000);
     has_n(j, "turns", 2);
     is_text(j, "turns/0/messages/0/content", "x");
