@@ -68,7 +68,7 @@ def test_a_home_in_use(up):
     line = up()
     said = refused(line, "up", "--detach", "--shards", "3")
     assert "shards" in said
-    assert line.cli("up", "--detach").returncode == 0
+    assert line.cli("up", "--detach", "--http", "off").returncode == 0
 
 
 def test_another_model_than_the_one_that_runs(up, model_file):
