@@ -54,16 +54,17 @@ def prefill(model, threads, sizes):
 
 
 class Server:
-    """A llama-server with `slots` conversations of `context` tokens each; use it in a `with`."""
+    """A llama-server with `slots` conversations of `context` tokens each; use it in a `with`.
+    cache_mib: what it may keep of prompts beside its slots."""
 
-    def __init__(self, model, threads, slots, context, *options):
+    def __init__(self, model, threads, slots, context, *options, cache_mib=0):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.words = [str(w) for w in (
             os.path.join(folder(), "llama-server"), "-m", model, "-t", threads, "-np", slots, "-c",
             slots * context, "--host", "127.0.0.1", "--port", self.port, "--offline", "-cram",
-            0) + options]
+            cache_mib) + options]
         self._log = tempfile.TemporaryFile("w+")
         self.process = None
 

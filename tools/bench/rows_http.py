@@ -22,10 +22,10 @@ STREAM_TOKENS = 98304  # of the pool: 200 prompts of about 75 tokens with answer
 LOOK_S = 0.1  # between two looks at the gateway's memory
 FULL = {"clients": [1, 8, 32], "each": {1: 6, 8: 3, 32: 2}, "tokens": 64, "first": 500,
         "first_tokens": 16, "first_clients": 8, "turns": 6, "talkers": 8, "idle": 10000,
-        "streams": 200, "stream_tokens": 256, "seconds": 20}
+        "streams": 200, "stream_tokens": 256, "seconds": 60}
 QUICK = {"clients": [1, 4], "each": {1: 2, 4: 1}, "tokens": 16, "first": 16,
          "first_tokens": 4, "first_clients": 4, "turns": 3, "talkers": 2, "idle": 200,
-         "streams": 10, "stream_tokens": 32, "seconds": 3}
+         "streams": 10, "stream_tokens": 32, "seconds": 8}
 
 
 def sizes(bench):
@@ -76,15 +76,12 @@ def gateway(bench, *more):
     return line, "http://" + line.status()["http"]
 
 
-def server(bench, *options):
-    return peer.Server(bench.model, bench.threads, SLOTS, SLOT_CONTEXT, *options)
-
-
-def beside(bench, rounds, measure, *options):
+def beside(bench, rounds, measure, cache_mib=0):
     """Alternating runs of measure(loads, url) on the gateway and on llama-server."""
     loads = Loads()
     line, url = gateway(bench)
-    with server(bench, *options) as other:
+    with peer.Server(bench.model, bench.threads, SLOTS, SLOT_CONTEXT,
+                     cache_mib=cache_mib) as other:
         for one in (url, other.url()):  # warm-up
             loads.run(one, "--clients", 2, "--max-tokens", 8)
         loads.commands = []
@@ -143,7 +140,7 @@ def conversations(bench):
         return {"later": got["ttft_later_ms"]["p50"], "p99": got["ttft_later_ms"]["p99"],
                 "cached": got["cached_tokens"] / max(got["prompt_tokens"], 1)}
 
-    runs, commands = beside(bench, bench.rounds, measure, "-cram", PEER_CACHE_MIB)
+    runs, commands = beside(bench, bench.rounds, measure, PEER_CACHE_MIB)
     mine, theirs = runs.ours.median("later"), runs.peer.median("later")
     name = "HTTP, first token of turns 2 to %d, %d clients" % (size["turns"], size["talkers"])
     return {"figures": [
@@ -228,10 +225,8 @@ def overload(bench):
         raise Failed("under overload: %d failed (%s), refused with %s, %d of %d with Retry-After"
                      % (over["failed"], over.get("first_failure"), over["refused_by_status"],
                         over["refused_with_retry_after"], over["refused"]))
-    if not over["refused"]:
-        raise NotBuilt("nothing was refused at %.1f requests a second" % (OVER * rate))
     base, mine = (got["request_tokens_per_s"]["p50"] for got in (once, over))
-    late = over["refusal_ms"]["p99"]
+    late = over["refusal_ms"]["p99"] if over["refused"] else None
     return {"figures": [
         figure("speed of an answer at %d x / at 1 x the requests" % OVER, "tokens/s", ours=mine,
                ratio=mine / base, met=mine >= SPEED_LEAST * base,
@@ -241,7 +236,9 @@ def overload(bench):
                   OVER)),
         figure("first token at %d x / at 1 x, p50" % OVER, "ms", ours=over["ttft_ms"]["p50"],
                ratio=over["ttft_ms"]["p50"] / once["ttft_ms"]["p50"]),
-        figure("refusals at %d x, p99" % OVER, "ms", ours=late, met=late <= REFUSAL_MS,
-               goal="at most %.0f ms" % REFUSAL_MS)],
+        figure("refusals at %d x, p99" % OVER, "ms", ours=late,
+               met=None if late is None else late <= REFUSAL_MS,
+               goal="at most %.0f ms" % REFUSAL_MS,
+               note="NOTHING was refused" if late is None else "")],
             "raw": {"most": most, "once": once, "over": over},
             "commands": line.commands + loads.commands}
