@@ -6,7 +6,7 @@
 import * as api from "./api.js";
 import {update} from "./markdown.js";
 
-const SETTLE_TRIES = 24; // looks at the server after an answer was stopped ...
+const SETTLE_TRIES = 16; // looks at the server after an answer was stopped ...
 const SETTLE_MS = 125;   // ... this far apart
 const RESUME_MS = [300, 800, 1600, 3200, 6400]; // waits before a broken stream is asked for again
 const STATS_MAX = 100;                          // conversations whose speeds are remembered
@@ -450,10 +450,11 @@ export class Chat {
     }
   }
 
-  /** The conversation as the server has it, once no answer is running (or time is up). */
-  async quiet(signal) {
+  /** The conversation as the server has it, once no answer is running and it has `turns` turns, or
+   *  time is up. */
+  async quiet(signal, turns = 0) {
     let stored = await api.session(this.id, signal);
-    for (let i = 0; stored.busy && i < SETTLE_TRIES; i++) {
+    for (let i = 0; (stored.busy || stored.turns.length < turns) && i < SETTLE_TRIES; i++) {
       await wait(SETTLE_MS, signal);
       stored = await api.session(this.id, signal);
     }
@@ -465,8 +466,10 @@ export class Chat {
     turn.kept = false;
     if (error.code === "elsewhere") return;
     try {
-      const stored = await this.quiet();
+      // A stopped turn is stored a moment after its stream ended.
+      const stored = await this.quiet(undefined, turn.answer ? index + 1 : 0);
       turn.kept = stored.turns.length > index;
+      this.unsure = turn.state === "stopped" && !turn.kept;
       if (turn.kept && turn.state === "stopped") turn.answer = stored.turns[index].answer || "";
     } catch {
       this.unsure = true; // not reached: rewind() finds out
