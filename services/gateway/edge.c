@@ -278,10 +278,12 @@ static void done(void *self, const struct gm_exchange *x)
         struct gm_job *j = x->user;
         gm_job_gone(j);
     }
-    gm_metrics_http(&g->metrics, x->label ? x->label : "none", x->status ? x->status : 499);
-    gm_debug("request id=%s method=%s route=%s status=%d ms=%lld", x->id, x->method,
-             x->label ? x->label : "none", x->status ? x->status : 499,
-             (long long)(gm_now_ms() - x->begun_ms));
+    gm_metrics_http(&g->metrics, x->label ? x->label : "none",
+                    x->status ? x->status : GM_STATUS_GONE);
+    const int status = x->status ? x->status : GM_STATUS_GONE;
+    gm_log(status >= GM_STATUS_GONE ? GM_LOG_INFO : GM_LOG_DEBUG,
+           "request id=%s method=%s route=%s status=%d ms=%lld", x->id, x->method,
+           x->label ? x->label : "none", status, (long long)(gm_now_ms() - x->begun_ms));
 }
 
 static void write_error(void *self, struct gm_buf *out, int status, const char *sentence)

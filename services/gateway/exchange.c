@@ -15,7 +15,6 @@
 static const char ping[] = ": ping\n\n";
 static const char event_stream[] = "text/event-stream; charset=utf-8";
 enum {
-    STATUS_GONE = 499,
     PIECE_BYTES = 32 << 10, /* a whole answer larger than this is handed on in such pieces */
 };
 
@@ -135,7 +134,7 @@ void gm_exchange_gone(struct gm_exchange *x)
         x->on_gone = NULL;
         x->ended = true;
         if (!x->status)
-            x->status = STATUS_GONE;
+            x->status = GM_STATUS_GONE;
         if (tell)
             tell(x->user);
     }

@@ -99,6 +99,6 @@ def test_a_turn_that_no_pool_holds(up):
 def test_the_same_pipeline_again(up):
     """The size of the pool follows the free memory; it is no option that anyone gave."""
     line = up()
-    assert line.cli("up", "--detach").returncode == 0
-    done = line.cli("up", "--detach", "--kv-tokens", 4096)
+    assert line.cli("up", "--detach", "--http", "off").returncode == 0
+    done = line.cli("up", "--detach", "--http", "off", "--kv-tokens", 4096)
     assert done.returncode == 1 and "--kv-tokens" in done.stderr
