@@ -112,7 +112,8 @@ static void on_loaded(void *ctx, struct gm_sess *sess, const struct gm_err *why)
 {
     struct asking *a = ctx;
     struct gm_err err = *why;
-    if (err.status == GM_OK && !sess->exists)
+    /* one whose first turn runs has nothing stored yet, but is busy */
+    if (err.status == GM_OK && !sess->exists && !(sess->busy && a->what == SHOW))
         gm_fail(&err, GM_NOT_FOUND, "there is no session %s", sess->id);
     if (err.status == GM_OK && sess->busy && a->what != SHOW) {
         gm_fail(&err, GM_ABORTED, "session %s is busy with a turn; try again", sess->id);

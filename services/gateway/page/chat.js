@@ -467,7 +467,8 @@ export class Chat {
     if (error.code === "elsewhere") return;
     try {
       // A stopped turn is stored a moment after its stream ended.
-      const stored = await this.quiet(undefined, turn.answer ? index + 1 : 0);
+      const shown = turn.state === "stopped" && turn.answer;
+      const stored = await this.quiet(undefined, shown ? index + 1 : 0);
       turn.kept = stored.turns.length > index;
       this.unsure = turn.state === "stopped" && !turn.kept;
       if (turn.kept && turn.state === "stopped") turn.answer = stored.turns[index].answer || "";
