@@ -265,7 +265,8 @@ bool orch_start(void)
     static const struct gm_method none[] = { { NULL, NULL, NULL } };
     static const char *const roles[3] = { "tokenizer", "sampler", "shard" };
     struct gm_err err = GM_ERR_NONE;
-    (void)snprintf(dir, sizeof dir, "/tmp/gmorchXXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    (void)snprintf(dir, sizeof dir, "%s/gmorchXXXXXX", tmp && strlen(tmp) < 30 ? tmp : "/tmp");
     gm_log_open("test_orch", 2);
     if (!mkdtemp(dir))
         return false;
