@@ -74,7 +74,8 @@ def test_plain_streamed_and_run_are_equal(web, client, options, words):
 def test_usage_of_a_stream(client):
     without = streamed(client, ASK, max_tokens=4)
     assert all(c.usage is None and c.choices for c in without)
-    chunks = streamed(client, ASK, max_tokens=4, stream_options={"include_usage": True})
+    chunks = streamed(client, ASK, max_tokens=4, extra_body={"ignore_eos": True},
+                      stream_options={"include_usage": True})
     assert all(c.usage is None for c in chunks[:-1]) and chunks[-1].choices == []
     usage = chunks[-1].usage
     assert usage.completion_tokens == 4
@@ -350,7 +351,7 @@ def test_what_is_accepted_without_effect(client):
     everything = {n: None for n in inspect.signature(client.chat.completions.create).parameters
                   if n not in ("self", "messages", "model") and not n.startswith("extra_")
                   and n != "timeout"}
-    body = {"model": MODEL, "messages": COLOUR, **everything, "max_tokens": 2}
+    body = {"model": MODEL, "messages": COLOUR, **everything, "max_tokens": 2, "ignore_eos": True}
     got = client.post("/chat/completions", cast_to=object, body=body)
     assert got["usage"]["completion_tokens"] == 2
 
