@@ -271,12 +271,19 @@ static void on_known(struct gm_turn *t, struct gm_sess *sess)
     }
 }
 
+static struct gm_turn *turn_of_session(const struct gm_orch *o, const char *tenant,
+                                       const char *session);
+
 static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *why)
 {
+    struct gm_orch *o = ((const struct about *)ctx)->orch;
     struct gm_turn *t = take_about(ctx);
     struct gm_err err = *why;
-    if (!t)
+    if (!t) { /* cancelled meanwhile: the lease was taken for nobody */
+        if (err.status == GM_OK && !turn_of_session(o, sess->tenant, sess->id))
+            gm_sess_unlease(o, sess);
         return;
+    }
     if (err.status == GM_OK && sess->record) {
         on_known(t, sess);
         return;

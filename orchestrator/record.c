@@ -104,6 +104,20 @@ void gm_sess_renew(struct gm_turn *t)
     t->lease_ms = gm_now_ms();
 }
 
+void gm_sess_unlease(struct gm_orch *o, const struct gm_sess *s)
+{
+    static const char GIVE[] =
+        "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end\nreturn 1\n";
+    const struct gm_name lease = gm_name_of("lease", s->tenant, s->id, "");
+    struct gm_command c = { .n = 0 };
+    gm_add_text(&c, "EVAL");
+    gm_add_text(&c, GIVE);
+    gm_add_text(&c, "1");
+    gm_add_text(&c, lease.text);
+    gm_add_text(&c, o->instance);
+    gm_store_ask(o->store, NULL, NULL, c.n, c.argv, c.lens);
+}
+
 void gm_sess_drop_record(struct gm_turn *t)
 {
     static const char DROP[] =
