@@ -35,7 +35,7 @@ enum {
     GM_JSON_BYTES_MAX = 128 << 20, /* one JSON answer */
     GM_JOBS_MAX = 4096,            /* requests being worked on */
     GM_AGAIN_MS = 100,             /* a turn that found no pages is begun again after this */
-    GM_HASH_HEX = 33, /* a hash of 16 bytes in hex digits, with the ending 0 */
+    GM_HASH_HEX = 33,              /* a hash of 16 bytes in hex digits, with the ending 0 */
 };
 #define GM_LOCAL_TENANT "local"
 
@@ -157,7 +157,8 @@ struct gm_job_call {
     const ProtobufCMessage *request;
     const ProtobufCMessageDescriptor *reply;
     gm_job_answer *answer;
-    uint32_t index; /* of the process */
+    uint32_t index;      /* of the process */
+    uint32_t timeout_ms; /* 0: GM_ASK_MS */
 };
 bool gm_job_call(struct gm_job *j, const struct gm_job_call *call);
 /* A command to Redis, in the same way. */

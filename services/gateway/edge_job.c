@@ -188,7 +188,8 @@ bool gm_job_call(struct gm_job *j, const struct gm_job_call *call)
         peer = gm_bus_peer(g->base.bus, endpoint, &err);
     if (peer && gm_rpc_call(g->base.rpc,
                             &(struct gm_call){ peer, call->method, call->request, call->reply,
-                                               GM_ASK_MS, 0, on_answer, w },
+                                               call->timeout_ms ? call->timeout_ms : GM_ASK_MS, 0,
+                                               on_answer, w },
                             &err))
         return true;
     free(w);

@@ -204,7 +204,7 @@ static void encode(struct gm_job *j, const struct gm_prompt *p, bool bos, gm_job
     r.has_bos = 1;
     r.bos = bos;
     (void)gm_job_call(j, &(struct gm_job_call){ "tokenizer", "Tokenizer.Encode", &r.base,
-                                                &gm__ids_reply__descriptor, answer, 0 });
+                                                &gm__ids_reply__descriptor, answer, 0, 0 });
 }
 
 static void next_text(struct gm_job *j)
@@ -386,7 +386,7 @@ void gm_tokenize_begin(struct gm_job *j)
     r.has_messages = 1;
     r.messages = (ProtobufCBinaryData){ j->req.messages_len, (uint8_t *)j->req.messages };
     (void)gm_job_call(j, &(struct gm_job_call){ "tokenizer", "Tokenizer.EncodeTurn", &r.base,
-                                                &gm__ids_reply__descriptor, on_tokens, 0 });
+                                                &gm__ids_reply__descriptor, on_tokens, 0, 0 });
 }
 
 void gm_detokenize_begin(struct gm_job *j)

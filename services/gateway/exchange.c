@@ -230,6 +230,7 @@ static ssize_t take_events(void *ctx, uint64_t pos, char *out, size_t max)
     if (n > GM_HTTP_CHUNK_BYTES)
         n = GM_HTTP_CHUNK_BYTES;
     memcpy(out, q->bytes.data + q->at, n);
+    x->http->bytes_out += n;
     q->at += n;
     if (q->at == q->ends[q->first])
         q->first++;
@@ -259,6 +260,7 @@ static struct MHD_Response *whole(struct gm_exchange *x)
 {
     const size_t n = x->fixed ? x->fixed_len : x->reply.len;
     gm_conn_move(x->http, x->link, GM_CONN_SENDING);
+    x->http->bytes_out += n;
     if (n > PIECE_BYTES)
         return MHD_create_response_from_callback(n, PIECE_BYTES, take_piece, x, NULL);
     return MHD_create_response_from_buffer(

@@ -162,6 +162,7 @@ static enum MHD_Result take_body(struct gm_http *http, struct gm_exchange *x, co
     }
     x->counted += n;
     http->bodies_bytes += n;
+    http->bytes_in += n;
     return MHD_YES;
 }
 
@@ -367,4 +368,10 @@ size_t gm_http_streams(const struct gm_http *http)
     for (const struct gm_exchange *x = http->streams; x; x = x->queue->next)
         n++;
     return n;
+}
+
+struct gm_http_bytes gm_http_bytes(const struct gm_http *http)
+{
+    return (struct gm_http_bytes){ http->bytes_in, http->bytes_out,
+                                   http->bodies_bytes + http->answers_bytes };
 }

@@ -33,7 +33,7 @@ enum {
     GM_HTTP_IDLE_MS = 300000,   /* between two requests of a connection */
     GM_HTTP_STALL_MS = 60000,   /* a reader that takes nothing of what waits for it */
     GM_HTTP_PING_MS = 10000,    /* silence of an event stream before a comment is sent */
-    GM_STATUS_GONE = 499, /* nginx's number for a client that left before its answer */
+    GM_STATUS_GONE = 499,       /* nginx's number for a client that left before its answer */
     GM_HTTP_BACKLOG = 1024,
     GM_HTTP_ID_BYTES = 65, /* of a request id, with the ending 0 */
 };
@@ -105,6 +105,11 @@ void gm_http_run(struct gm_http *http);
 int gm_http_next_ms(struct gm_http *http);
 size_t gm_http_connections(const struct gm_http *http);
 size_t gm_http_streams(const struct gm_http *http);
+/* Bytes of bodies and answers: taken and given since the start, and held in memory now. */
+struct gm_http_bytes {
+    uint64_t in, out, held;
+};
+struct gm_http_bytes gm_http_bytes(const struct gm_http *http);
 
 /* ---- one exchange -----------------------------------------------------------------------------
  */

@@ -61,8 +61,9 @@ struct gm_http {
     struct gm_http_conn *hung;
     struct gm_exchange *streams;
     size_t n_conns, n_shut;
-    size_t bodies_bytes;  /* of requests that are not whole */
-    size_t answers_bytes; /* that wait for their readers */
+    size_t bodies_bytes;          /* of requests that are not whole */
+    size_t answers_bytes;         /* that wait for their readers */
+    uint64_t bytes_in, bytes_out; /* of bodies and answers, since the start */
     bool again, draining;
 };
 
