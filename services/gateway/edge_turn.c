@@ -379,7 +379,7 @@ void gm_turns_tick(struct gm_gateway *g)
         next = j->next;
         if (!try_again(j, now) || !j->waiting)
             continue;
-        if (g->admission.running + j->n_runs <= GM_RUNNING_MAX) {
+        if (gm_admission_room(&g->admission, j->n_runs)) {
             gm_turns_start(j);
         } else if (now - j->waiting_ms > GM_WAIT_MS) {
             memset(&why, 0, sizeof why);

@@ -23,7 +23,7 @@ static const char *const default_address = "127.0.0.1:8080";
 
 struct options {
     const char *run_dir, *home, *redis, *model, *http, *origins;
-    int64_t index, connections, headers_ms, body_ms, idle_ms, stall_ms;
+    int64_t index, turns, connections, headers_ms, body_ms, idle_ms, stall_ms;
     bool insecure;
     int32_t print;
 };
@@ -62,6 +62,13 @@ static const struct gm_opt opts[] = {
     NUMBER("idle-ms", idle_ms, DAY_MS, "300000", "MS", "time between two requests"),
     NUMBER("stall-ms", stall_ms, DAY_MS, "60000", "MS",
            "how long a reader may take nothing of its answer"),
+    { .name = "turns",
+      .kind = GM_OPT_INT,
+      .at = offsetof(struct options, turns),
+      .def = "0",
+      .max = GM_RUNNING_MAX,
+      .arg = "N",
+      .help = "turns that run at once, others wait (0: 16 for each CPU, at least 32)" },
     { .name = "insecure",
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, insecure),
@@ -190,6 +197,8 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     g->run_dir = o->run_dir;
     g->model = o->model ? o->model : "custom";
     g->insecure = o->insecure;
+    g->admission.most =
+        o->turns ? (uint32_t)o->turns : gm_admission_most(gm_cpus_usable());
     g->origins = o->origins ? o->origins : "";
     g->listen_fd = -1;
     g->limits = (struct gm_http_limits){ (size_t)o->connections, o->headers_ms, o->body_ms,

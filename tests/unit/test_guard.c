@@ -71,37 +71,69 @@ static void sites(void)
 /* ---- admission --------------------------------------------------------------------------------
  */
 
+/* Asks for n turns at once and counts what it is told; how many were refused. */
+static int come(struct gm_admission *a, int n, int64_t now)
+{
+    long retry = 0;
+    int refused = 0;
+    for (int i = 0; i < n; i++) {
+        const enum gm_admit admit = gm_admission_ask(a, 1, now, &retry);
+        CU_ASSERT_TRUE(retry >= 1 && retry <= GM_RETRY_S_MAX);
+        if (admit == GM_ADMIT_RUN)
+            gm_admission_run(a, 1);
+        else if (admit == GM_ADMIT_WAIT)
+            a->waiting++;
+        else
+            refused++;
+    }
+    return refused;
+}
+
+/* One turn ends, and the first of the line begins. */
+static void leave(struct gm_admission *a, int64_t now)
+{
+    gm_admission_end(a, now);
+    if (a->waiting > 0 && gm_admission_room(a, 1)) {
+        a->waiting--;
+        gm_admission_run(a, 1);
+    }
+}
+
+static void sizes(void)
+{
+    CU_ASSERT_EQUAL(gm_admission_most(1), GM_RUNNING_MIN);
+    CU_ASSERT_EQUAL(gm_admission_most(4), 4 * GM_RUNNING_PER_CPU);
+    CU_ASSERT_EQUAL(gm_admission_most(4096), GM_RUNNING_MAX);
+    struct gm_admission a = { .most = 32 };
+    CU_ASSERT_TRUE(gm_admission_room(&a, 100)); /* a batch larger than the machine runs alone */
+    gm_admission_run(&a, 30);
+    CU_ASSERT_TRUE(gm_admission_room(&a, 2));
+    CU_ASSERT_FALSE(gm_admission_room(&a, 3));
+}
+
 static void burst(void)
 {
-    struct gm_admission a;
-    long retry = 0;
-    memset(&a, 0, sizeof a);
-    for (int i = 0; i < GM_RUNNING_MAX; i++) {
-        CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 1000, &retry), GM_ADMIT_RUN);
-        gm_admission_run(&a, 1);
-    }
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 1000, &retry), GM_ADMIT_WAIT);
-    a.waiting = GM_WAITING_MAX;
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 1000, &retry), GM_ADMIT_REFUSE);
-    CU_ASSERT_TRUE(retry >= 1 && retry <= GM_RETRY_S_MAX);
+    struct gm_admission a = { .most = 32 };
+    const int all = GM_RUNNING_MAX + GM_WAITING_MAX;
+    CU_ASSERT_EQUAL(come(&a, all, 1000), 0);
+    CU_ASSERT_EQUAL(a.running, 32);
+    CU_ASSERT_EQUAL(a.waiting, (uint32_t)all - 32);
+    CU_ASSERT_EQUAL(come(&a, 3, 1000), 3);
 }
 
 static void sustained(void)
 {
-    struct gm_admission a;
-    long retry = 0;
-    memset(&a, 0, sizeof a);
-    for (int i = 0; i < GM_SUSTAINED_MAX; i++) {
-        CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 5000, &retry), GM_ADMIT_RUN);
-        gm_admission_run(&a, 1);
-    }
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 5000 + GM_BURST_MS, &retry), GM_ADMIT_RUN);
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 5001 + GM_BURST_MS, &retry), GM_ADMIT_REFUSE);
-    gm_admission_end(&a, 6000 + GM_BURST_MS);
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 7000 + GM_BURST_MS, &retry), GM_ADMIT_RUN);
-    gm_admission_run(&a, 1);
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 7000 + 2 * GM_BURST_MS, &retry), GM_ADMIT_RUN);
-    CU_ASSERT_EQUAL(gm_admission_ask(&a, 1, 7001 + 2 * GM_BURST_MS, &retry), GM_ADMIT_REFUSE);
+    struct gm_admission a = { .most = 32 };
+    int64_t now = 10000;
+    CU_ASSERT_EQUAL(come(&a, 100, now), 0);
+    for (int i = 0; i < 60; i++) /* ten turns a second end */
+        leave(&a, now += 100);
+    CU_ASSERT_EQUAL(a.waiting, 8);
+    CU_ASSERT_EQUAL(come(&a, 40, now), 40 - 12); /* twenty are done in GM_LINE_MS */
+    for (int i = 0; i < 20; i++)
+        leave(&a, now += 100);
+    CU_ASSERT_EQUAL(a.waiting, 0);
+    CU_ASSERT_EQUAL(come(&a, 40, now), 0); /* the line was empty: a burst again */
 }
 
 /* ---- addresses --------------------------------------------------------------------------------
@@ -141,8 +173,9 @@ int main(void)
     CU_add_test(s, "hosts", hosts);
     CU_add_test(s, "origins", origins);
     CU_add_test(s, "sites", sites);
+    CU_add_test(s, "turns at once", sizes);
     CU_add_test(s, "a burst is taken, then refused", burst);
-    CU_add_test(s, "above the sustained number not for long", sustained);
+    CU_add_test(s, "a line that does not end is kept short", sustained);
     CU_add_test(s, "addresses", addresses);
     CU_basic_run_tests();
     const unsigned failed = CU_get_number_of_failures();
