@@ -112,6 +112,21 @@ void gm_shard_pace(struct gm_pace *p, int32_t decode_rows, int32_t prefill_rows,
         average(&p->row_us, (us > alone ? us - alone : 0.0) / (double)prefill_rows);
 }
 
+static bool may_send(const struct gm_ticket *t)
+{
+    return t->send_from < t->send_end && t->chunks < GM_CHUNKS_IN_FLIGHT;
+}
+
+/* What prefill rows may add to a step of decode rows: more where several prompts wait, or their
+ * line would grow while few decode. */
+static int32_t beside_percent(const struct gm_shard *s)
+{
+    int32_t percent = GM_BESIDE_PERCENT - GM_BESIDE_MORE;
+    for (size_t i = 0; i < s->tickets.n && percent < GM_BESIDE_MOST; i++)
+        percent += may_send(s->tickets.entries[i].value) ? GM_BESIDE_MORE : 0;
+    return percent > GM_BESIDE_PERCENT ? percent : GM_BESIDE_PERCENT;
+}
+
 /* Prefill rows of the next step, beside `used` rows. */
 static int32_t budget_rows(const struct gm_shard *s, int32_t used)
 {
@@ -120,7 +135,7 @@ static int32_t budget_rows(const struct gm_shard *s, int32_t used)
     const double alone = decode_us(&s->pace, s->pace.decode_rows);
     if (alone <= 0.0 || s->pace.row_us <= 0.0)
         return GM_CHUNK_BESIDE;
-    const double most = alone * GM_BESIDE_PERCENT / 100.0 / s->pace.row_us;
+    const double most = alone * beside_percent(s) / 100.0 / s->pace.row_us;
     const int32_t rows = most < GM_CHUNK_ALONE ? (int32_t)most : GM_CHUNK_ALONE;
     const int32_t all = (used + rows + GM_ROWS_TOGETHER / 2) / GM_ROWS_TOGETHER * GM_ROWS_TOGETHER;
     return all - used > GM_CHUNK_BESIDE_MIN ? all - used : GM_CHUNK_BESIDE_MIN;
@@ -231,11 +246,6 @@ static bool hold(const struct gm_shard *s)
     return s->is_last && s->step_rows > 0 && now - s->step_us < GM_HOLD_US;
 }
 
-static bool may_send(const struct gm_ticket *t)
-{
-    return t->send_from < t->send_end && t->chunks < GM_CHUNKS_IN_FLIGHT;
-}
-
 /* The next `rows` rows of the ticket's prompt. */
 static bool send_chunk(struct gm_work *w, struct gm_ticket *t, int32_t rows)
 {
@@ -270,6 +280,28 @@ static struct gm_ticket *short_prompt(const struct gm_shard *s)
     return NULL;
 }
 
+/* Whether rows of the ticket's prompt may go into what is left of a step. */
+static bool fits(const struct gm_ticket *t, int32_t budget)
+{
+    return may_send(t) && (!goes_whole(t) || t->send_end - t->send_from <= budget);
+}
+
+/* The oldest prompt that a few steps complete: taken one after the other they are all done sooner
+ * than in turn. Where a long one waits too, it has every other step. */
+static struct gm_ticket *in_line(const struct gm_shard *s, int32_t budget)
+{
+    struct gm_ticket *first = NULL;
+    bool any_long = false;
+    for (size_t i = 0; i < s->tickets.n; i++) {
+        struct gm_ticket *t = s->tickets.entries[i].value;
+        const bool is_long = t->send_end - t->send_from > GM_CHUNK_ALONE;
+        any_long |= may_send(t) && is_long;
+        if (!is_long && fits(t, budget) && (!first || t->order < first->order))
+            first = t;
+    }
+    return any_long && s->turn % 2 ? NULL : first;
+}
+
 /* A short prompt, then one chunk of one prompt after the other, until the budget is spent. `n`
  * works of `used` rows stand before. */
 static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n, int32_t used)
@@ -287,16 +319,17 @@ static int32_t form_prefill(struct gm_shard *s, struct gm_work *works, int32_t n
             n++;
         }
     }
-    for (size_t i = 0; i < s->tickets.n && n < GM_WORKS_MAX && budget > 0; i++) {
-        struct gm_ticket *t = in_turn(s, i);
-        const int32_t left = t->send_end - t->send_from;
-        if (!may_send(t) || (goes_whole(t) && left > budget))
-            continue;
+    for (size_t i = 0; n < GM_WORKS_MAX && budget > 0; n++) {
+        struct gm_ticket *t = in_line(s, budget);
+        while (!t && i < s->tickets.n) {
+            t = in_turn(s, i++);
+            t = fits(t, budget) ? t : NULL;
+        }
+        const int32_t left = t ? t->send_end - t->send_from : 0;
         const int32_t rows = left < budget ? left : budget;
-        if (!send_chunk(&works[n], t, rows))
+        if (!t || !send_chunk(&works[n], t, rows))
             break;
         budget -= rows;
-        n++;
     }
     s->turn++;
     return n;

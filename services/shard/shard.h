@@ -27,7 +27,9 @@ enum {
     GM_CHUNK_SHORT = 64, /* a prompt of at most so many rows goes whole beside decode rows, one in a
                             step: its answer begins a step later instead of ten */
     GM_ROWS_TOGETHER = 8,    /* rows that kernels take at a time: a step is filled up to them */
-    GM_BESIDE_PERCENT = 70,  /* what prefill rows may add to a step of decode rows */
+    GM_BESIDE_PERCENT = 70,  /* what prefill rows may add to a step of decode rows, */
+    GM_BESIDE_MORE = 20,     /* and more for each further prompt that waits, */
+    GM_BESIDE_MOST = 250,    /* at most */
     GM_PACE_ROWS = 32,       /* decode rows whose steps are told apart */
     GM_GATHER_US = 800,      /* how long tokens that came back wait for the rest of their step */
     GM_HOLD_US = 2500,       /* how long a prompt waits for the tokens of the last step, so that one
