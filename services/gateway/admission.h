@@ -1,6 +1,6 @@
 /* admission.h - how many turns run and wait, and who is refused when there are too many.
  *
- * Owns:      the rule. So many turns run at once as the machine serves at a useful speed; the others
+ * Owns:      the rule. So many turns run at once as the machine serves at a useful speed; others
  *            wait for their places. A burst is taken whole, as far as there is room to wait; but
  *            when the line has not been empty for GM_BURST_MS, only those are taken who will wait
  *            no longer than GM_LINE_MS, and the rest is refused at once: who is served keeps the
