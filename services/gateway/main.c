@@ -197,8 +197,7 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     g->run_dir = o->run_dir;
     g->model = o->model ? o->model : "custom";
     g->insecure = o->insecure;
-    g->admission.most =
-        o->turns ? (uint32_t)o->turns : gm_admission_most(gm_cpus_usable());
+    g->admission.most = o->turns ? (uint32_t)o->turns : gm_admission_most(gm_cpus_usable());
     g->origins = o->origins ? o->origins : "";
     g->listen_fd = -1;
     g->limits = (struct gm_http_limits){ (size_t)o->connections, o->headers_ms, o->body_ms,
