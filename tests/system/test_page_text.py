@@ -242,6 +242,7 @@ def test_error_in_the_stream(visit):
     me.page.wait_for_selector(".note.failed")
     assert me.page.inner_text(".note.failed").startswith("The pipeline lost a shard.")
     me.unforge()
+    me.idle()
     me.send("Another")
     assert me.questions() == ["Another"]  # what was not kept is not shown as if it were
     assert len(me.stored()["turns"]) == 1

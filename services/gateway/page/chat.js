@@ -467,13 +467,13 @@ export class Chat {
     if (error.code === "elsewhere") return;
     try {
       // A stopped turn is stored a moment after its stream ended.
-      const shown = turn.state === "stopped" && turn.answer;
-      const stored = await this.quiet(undefined, shown ? index + 1 : 0);
+      const stopped = turn.state === "stopped";
+      const stored = await this.quiet(undefined, stopped && turn.answer ? index + 1 : 0);
       turn.kept = stored.turns.length > index;
-      this.unsure = turn.state === "stopped" && !turn.kept;
+      this.unsure = !turn.kept; // it may still be stored: rewind() finds out
       if (turn.kept && turn.state === "stopped") turn.answer = stored.turns[index].answer || "";
     } catch {
-      this.unsure = true; // not reached: rewind() finds out
+      this.unsure = true;
     }
   }
 
