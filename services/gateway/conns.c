@@ -15,9 +15,10 @@
 enum {
     ERROR_BYTES_MAX = 4096,
     WATCH_BURST = 64,
-    YOUNG_MS = 1000,   /* a connection without a request may only just have come */
-    LINGER_MS = 2000,  /* a refused body is read on and dropped, so that its client hears why */
-    LINGERING_MAX = 64 /* past it the oldest of these ends at once */
+    YOUNG_MS = 1000,    /* a connection without a request may only just have come */
+    LINGER_MS = 2000,   /* a refused body is read on and dropped, so that its client hears why */
+    LINGERING_MAX = 64, /* past it the oldest of these ends at once */
+    HUNG_MS = 1000,     /* what a client that hung up had sent is read by then, or not at all */
 };
 
 static const char full[] =
@@ -200,6 +201,7 @@ void gm_conn_watch(struct gm_http *http)
             if (c->hung)
                 continue;
             c->hung = true;
+            c->hung_ms = gm_now_ms();
             c->next_hung = http->hung;
             if (http->hung)
                 http->hung->prev_hung = c;
@@ -219,7 +221,8 @@ void gm_conn_look_for_hung(struct gm_http *http)
             gm_exchange_gone(x);
             gm_exchange_resume(x);
         } else if (c->state != GM_CONN_BUSY && c->state != GM_CONN_SENDING &&
-                   (ioctl(c->fd, FIONREAD, &unread) != 0 || unread == 0)) {
+                   (ioctl(c->fd, FIONREAD, &unread) != 0 || unread == 0 ||
+                    gm_now_ms() - c->hung_ms > GM_HUNG_MS)) {
             gm_conn_shut(http, c); /* what it sent was read, and no more comes */
         }
     }

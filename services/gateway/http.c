@@ -350,6 +350,8 @@ int gm_http_next_ms(struct gm_http *http)
         return 0;
     if (MHD_get_timeout(http->daemon, &wait) == MHD_YES)
         ms = sooner(ms, wait > GM_HTTP_IDLE_MS ? GM_HTTP_IDLE_MS : (int64_t)wait);
+    if (http->hung)
+        ms = sooner(ms, GM_HUNG_MS);
     const int64_t late = gm_conn_next_ms(http);
     if (late >= 0)
         ms = sooner(ms, late);

@@ -23,14 +23,17 @@ enum gm_conn_state {
     GM_CONN_STATES
 };
 
+enum { GM_HUNG_MS = 1000 }; /* what a client that hung up had sent is read by then, or never */
+
 struct gm_http_conn {
     int fd;
     enum gm_conn_state state;
     int64_t since_ms;
-    bool shut;    /* we ended it */
-    bool refused; /* in the middle of its body */
-    bool hung;    /* the client sends no more */
-    char *target; /* owned: of the request that comes in; the exchange takes it over */
+    bool shut;       /* we ended it */
+    bool refused;    /* in the middle of its body */
+    bool hung;       /* the client sends no more */
+    int64_t hung_ms; /* since when */
+    char *target;    /* owned: of the request that comes in; the exchange takes it over */
     struct gm_exchange *x;
     struct gm_http_conn *prev, *next, *prev_hung, *next_hung;
 };
