@@ -200,7 +200,7 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
                   gm_sess_done *done, void *ctx);
 void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx);
 void gm_sess_journal(struct gm_turn *t);
-void gm_sess_renew(struct gm_turn *t); /* the lease, for GM_LEASE_MS */
+void gm_sess_renew(struct gm_turn *t);                            /* the lease, for GM_LEASE_MS */
 void gm_sess_unlease(struct gm_orch *o, const struct gm_sess *s); /* gives it back, if it is ours */
 void gm_sess_save(struct gm_turn *t);
 /* Reads the record of a turn, and its answer when it has ended; NOT_FOUND when there is none. */

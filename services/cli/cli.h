@@ -110,9 +110,9 @@ struct gm_settings {
     char name[256];                                /* of the model's file, for people */
     char served[64]; /* of the model, for clients of the gateway: "gemma3-270m" */
     char kv[8], speculate[8];
-    char http[GM_CLI_HTTP_MAX]; /* "ADDR:PORT", "auto" or "off" */
-    char origins[1024];         /* "" or a list with commas */
-    int64_t insecure;           /* 0 or 1 */
+    char http[GM_CLI_HTTP_MAX];                          /* "ADDR:PORT", "auto" or "off" */
+    char origins[1024];                                  /* "" or a list with commas */
+    int64_t insecure;                                    /* 0 or 1 */
     int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
     int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;

@@ -373,7 +373,7 @@ static void test_restart(void)
 static void test_many(void)
 {
     static struct heard h[GM_TURNS_MAX + 1];
-    static char turn[GM_TURNS_MAX + 1][16];
+    static char turn[GM_TURNS_MAX + 1][24];
     ring.hold = 3;
     for (int i = 0; i < GM_TURNS_MAX; i++) {
         snprintf(turn[i], sizeof turn[i], "many-%d", i);
