@@ -131,8 +131,58 @@ static enum gm_status check_stops(const struct gm_sampling *s, struct gm_err *er
     return GM_OK;
 }
 
+/* One of four methods, nothing else: what they do not have would not be their answer. */
+static enum gm_status check_deepmind(const struct gm_sampling *s, struct gm_err *err)
+{
+    const char *extra = s->min_p > 0.0f                   ? "min_p"
+                        : s->repeat_penalty != 1.0f       ? "repeat_penalty"
+                        : s->presence_penalty != 0.0f     ? "presence_penalty"
+                        : s->frequency_penalty != 0.0f    ? "frequency_penalty"
+                        : s->top_k > 0 && s->top_p < 1.0f ? "top_p beside top_k"
+                                                          : NULL;
+    if (extra)
+        return gm_fail(err, GM_INVALID,
+                       "DeepMind's sampling has no %s; give temperature, top_k or top_p alone, or "
+                       "use Gemline's sampling",
+                       extra);
+    if (!(s->temperature > 0.0f) && (s->top_k > 0 || s->top_p < 1.0f))
+        return gm_fail(err, GM_INVALID,
+                       "DeepMind's top_k and top_p divide by the temperature; "
+                       "give one above 0, or leave all three out for greedy");
+    for (uint32_t i = 0; i < s->n_bias; i++)
+        if (!isinf(s->bias[i].value))
+            return gm_fail(err, GM_INVALID,
+                           "DeepMind's sampling can forbid tokens (logit_bias -10000), not favour "
+                           "them; token %d has %g",
+                           (int)s->bias[i].id, (double)s->bias[i].value);
+    return GM_OK;
+}
+
+enum gm_status gm_sampling_deepmind(struct gm_sampling *s, const struct gm_sampling_given *given,
+                                    struct gm_err *err)
+{
+    s->rules = GM_RULES_DEEPMIND;
+    if (given->temperature && s->temperature == 0.0f)
+        return gm_fail(err, GM_INVALID,
+                       "temperature 0 divides by zero in DeepMind's sampling; "
+                       "leave it out for greedy");
+    if (!given->top_k)
+        s->top_k = 0;
+    if (!given->top_p)
+        s->top_p = 1.0f;
+    for (uint32_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].value <= -BIAS_ABS_MAX) /* JSON has no infinity */
+            s->bias[i].value = -INFINITY;
+    if (!given->temperature)
+        s->temperature = s->top_k > 0 || s->top_p < 1.0f ? 1.0f : 0.0f;
+    return gm_sampling_check(s, err);
+}
+
 enum gm_status gm_sampling_check(const struct gm_sampling *s, struct gm_err *err)
 {
+    if (s->rules != GM_RULES_GEMLINE && s->rules != GM_RULES_DEEPMIND)
+        return gm_fail(err, GM_INVALID, "sampling has rules %d, which are not known",
+                       (int)s->rules);
     enum gm_status rc = check_floats(s, err);
     if (rc == GM_OK)
         rc = check_ints(s, err);
@@ -140,5 +190,7 @@ enum gm_status gm_sampling_check(const struct gm_sampling *s, struct gm_err *err
         rc = check_bias(s, err);
     if (rc == GM_OK)
         rc = check_stops(s, err);
+    if (rc == GM_OK && s->rules == GM_RULES_DEEPMIND)
+        rc = check_deepmind(s, err);
     return rc;
 }

@@ -19,6 +19,12 @@ enum {
     GM_TOP_K_ASK_MAX = 1024, /* largest finite top_k; 0 means off */
 };
 
+/* Whose rules choose a token. */
+enum gm_sampling_rules {
+    GM_RULES_GEMLINE,  /* the filters below one after the other; noise by absolute position */
+    GM_RULES_DEEPMIND, /* one of DeepMind's four methods, with JAX's noise by step */
+};
+
 struct gm_bias {
     int32_t id;
     float value; /* added to the logit; -INFINITY forbids */
@@ -38,6 +44,7 @@ struct gm_sampling {
     float presence_penalty;  /* 0: off; output only */
     float frequency_penalty; /* 0: off; output only, times the count */
     uint64_t seed;
+    int32_t rules;      /* enum gm_sampling_rules */
     int32_t max_tokens; /* >= 1 */
     int32_t logprobs;   /* -1: none; n >= 0: the chosen token's and the n best */
     bool ignore_eos;    /* end tokens may be chosen and do not end the turn */
@@ -51,7 +58,19 @@ struct gm_sampling {
  */
 void gm_sampling_default(struct gm_sampling *s);
 
-/* GM_INVALID with a sentence that names the option and its range; NaN is out of range. */
+/* GM_INVALID with a sentence that names the option and its range; NaN is out of range. With
+ * DeepMind's rules also what they have no place for. */
 enum gm_status gm_sampling_check(const struct gm_sampling *s, struct gm_err *err);
+
+/* What a caller named itself; the rest of a struct is defaults. */
+struct gm_sampling_given {
+    bool temperature, top_k, top_p;
+};
+/* Turns to DeepMind's rules and replaces Gemline's defaults by theirs: nothing given is greedy,
+ * temperature alone is RandomSampling, top_k TopkSampling, top_p TopPSampling (temperature 1 unless
+ * given). A bias of -10000 becomes -INFINITY: forbidden. GM_INVALID: temperature 0 (leave it out),
+ * or what gm_sampling_check refuses. */
+enum gm_status gm_sampling_deepmind(struct gm_sampling *s, const struct gm_sampling_given *given,
+                                    struct gm_err *err);
 
 #endif

@@ -54,7 +54,7 @@ static const struct gm_program program = {
 struct chat {
     struct gm_conn conn;
     struct options o;
-    bool seeded;
+    struct gm_sample_given given;
     char session[GM_CLI_ID_MAX + 1]; /* "": a new one */
     char *system;                    /* owned; NULL: none */
     bool fresh;                      /* nothing was said yet: the system text goes along */
@@ -85,7 +85,7 @@ static void say(struct chat *c, const struct gm_buf *text, bool retry)
     struct gm_answer a;
     Gm__Sampling sampling;
     ProtobufCBinaryData stops[GM_STOPS_MAX];
-    if (gm_sample_fill(&c->o.sample, c->seeded, &sampling, stops, &err) != GM_OK) {
+    if (gm_sample_fill(&c->o.sample, &c->given, &sampling, stops, &err) != GM_OK) {
         (void)gm_cli_fail(&err);
         return;
     }
@@ -191,10 +191,11 @@ static void show_settings(const struct chat *c)
 {
     const struct gm_sample *s = &c->o.sample;
     printf("temperature %g, top-k %lld, top-p %g, min-p %g\nrepeat-penalty %g, presence-penalty "
-           "%g, frequency-penalty %g\nmax-tokens %lld, seed ",
+           "%g, frequency-penalty %g\nsampling %s, max-tokens %lld, seed ",
            s->temperature, (long long)s->top_k, s->top_p, s->min_p, s->repeat_penalty,
-           s->presence_penalty, s->frequency_penalty, (long long)s->max_tokens);
-    if (c->seeded)
+           s->presence_penalty, s->frequency_penalty,
+           s->rules == GM_RULES_DEEPMIND ? "deepmind" : "gemline", (long long)s->max_tokens);
+    if (c->given.seed)
         printf("%llu\n", (unsigned long long)s->seed);
     else
         printf("random\n");
@@ -210,7 +211,9 @@ static const struct gm_program set_program = {
 
 static size_t size_of(enum gm_opt_kind kind)
 {
-    return kind == GM_OPT_FLAG ? sizeof(bool) : sizeof(int64_t);
+    return kind == GM_OPT_FLAG   ? sizeof(bool)
+           : kind == GM_OPT_ENUM ? sizeof(int32_t)
+                                 : sizeof(int64_t);
 }
 
 /* One value is judged by the same table as run's options; only its field is taken over. */
@@ -250,7 +253,10 @@ static void do_set(struct chat *c, const char *rest)
         return;
     }
     memcpy((char *)&c->o.sample + row->at, (char *)&fresh + row->at, size_of(row->kind));
-    c->seeded = c->seeded || strcmp(name, "seed") == 0;
+    c->given.seed |= strcmp(name, "seed") == 0;
+    c->given.sampling.temperature |= strcmp(name, "temperature") == 0;
+    c->given.sampling.top_k |= strcmp(name, "top-k") == 0;
+    c->given.sampling.top_p |= strcmp(name, "top-p") == 0;
 }
 
 static void do_stats(struct chat *c, const char *rest)
@@ -484,7 +490,7 @@ int gm_cmd_chat(int argc, char **argv)
         gm_options_check(&program, &args, &c.o.up, &err) != GM_OK)
         return gm_cli_wrong(&err);
     setlocale(LC_CTYPE, "C.UTF-8");
-    c.seeded = gm_conf_from(&program, &args, "seed") == GM_FROM_ARGV;
+    c.given = gm_sample_given(&program, &args);
     c.typed = GM_BUF(BLOCK_BYTES_MAX);
     c.fresh = true;
     c.system = c.o.system ? strdup(c.o.system) : NULL;

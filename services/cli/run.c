@@ -108,8 +108,8 @@ static int answer(const struct options *o, const struct gm_args *args, const str
     struct gm_answer a;
     Gm__Sampling sampling;
     ProtobufCBinaryData stops[GM_STOPS_MAX];
-    const bool seeded = gm_conf_from(&program, args, "seed") == GM_FROM_ARGV;
-    if (gm_sample_fill(&o->sample, seeded, &sampling, stops, &err) != GM_OK)
+    const struct gm_sample_given given = gm_sample_given(&program, args);
+    if (gm_sample_fill(&o->sample, &given, &sampling, stops, &err) != GM_OK)
         return gm_cli_wrong(&err);
     if (gm_conn_open(&conn, &o->up, false, &err) != GM_OK)
         return gm_cli_fail(&err);

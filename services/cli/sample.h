@@ -14,10 +14,17 @@ struct gm_sample {
     int64_t top_k, max_tokens, logprobs;
     uint64_t seed;
     bool ignore_eos;
+    int32_t rules; /* enum gm_sampling_rules */
     struct gm_opt_list stops;
 };
 
-#define GM_SAMPLE_ROWS_N 12
+/* What was said, and is not a default. */
+struct gm_sample_given {
+    bool seed;
+    struct gm_sampling_given sampling;
+};
+
+#define GM_SAMPLE_ROWS_N 13
 #define GM_SAMPLE_ROW(type, field, member, word, what)                                             \
     .name = word, .at = offsetof(type, field.member), .help = what
 #define GM_SAMPLE_ROWS(type, field)                                                                \
@@ -41,6 +48,10 @@ struct gm_sample {
           .kind = GM_OPT_UINT },                                                                   \
         { GM_SAMPLE_ROW(type, field, max_tokens, "max-tokens", "longest answer"),                  \
           .kind = GM_OPT_INT, .min = 1, .max = 1 << 20, .def = "1024" },                           \
+        { GM_SAMPLE_ROW(type, field, rules, "sampling",                                            \
+                        "deepmind: their four methods and JAX's noise; top-k or top-p or "         \
+                        "temperature alone, none is greedy"),                                      \
+          .kind = GM_OPT_ENUM, .choices = "gemline|deepmind" },                                    \
         { GM_SAMPLE_ROW(type, field, stops, "stop",                                                \
                         "ends the answer before this text; repeatable"),                           \
           .kind = GM_OPT_LIST, .arg = "TEXT" },                                                    \
@@ -54,9 +65,14 @@ struct gm_sample {
             .kind = GM_OPT_INT, .min = -1, .max = GM_LOGPROBS_MAX, .def = "-1"                     \
     }
 
-/* The message, pointing into `s`; stops live in *stops (GM_STOPS_MAX). seed_given false: a random
- * seed is put into it. GM_INVALID: too many or too long stop texts. */
-enum gm_status gm_sample_fill(const struct gm_sample *s, bool seed_given, Gm__Sampling *out,
-                              ProtobufCBinaryData *stops, struct gm_err *err);
+/* What of a program's sampling options stands on its command line. */
+struct gm_sample_given gm_sample_given(const struct gm_program *program,
+                                       const struct gm_args *args);
+
+/* The message, pointing into `s`; stops live in *stops (GM_STOPS_MAX). No seed given: a random
+ * seed is put into it. GM_INVALID: too many or too long stop texts, or what DeepMind's rules
+ * refuse. */
+enum gm_status gm_sample_fill(const struct gm_sample *s, const struct gm_sample_given *given,
+                              Gm__Sampling *out, ProtobufCBinaryData *stops, struct gm_err *err);
 
 #endif

@@ -241,6 +241,8 @@ static void put_sampling(struct asking *a, const struct gm_request *req, uint64_
     s->has_presence_penalty = s->has_frequency_penalty = s->has_seed = s->has_max_tokens = 1;
     s->has_logprobs = p->logprobs >= 0;
     s->has_ignore_eos = 1;
+    s->has_rules = 1;
+    s->rules = (uint32_t)p->rules;
     s->temperature = p->temperature;
     s->top_k = p->top_k;
     s->top_p = p->top_p;

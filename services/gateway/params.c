@@ -88,6 +88,10 @@ const struct gm_param gm_params[] = {
              "Above 0 and at most 1 (1 is off). Default: the model's, 0.95."),
     EXTENSION("top_k", ANSWERS, INTEGER, gm_read_top_k,
               "0 or -1 (off) to 1024. Default: the model's, 64."),
+    EXTENSION("sampling", ANSWERS, TEXT, gm_read_sampling,
+              "\"gemline\" (default) or \"deepmind\": one of DeepMind's methods with JAX's noise. "
+              "There temperature, top_k and top_p are not combined and have no defaults: none of "
+              "them is greedy."),
     EXTENSION("min_p", ANSWERS, NUMBER, gm_read_min_p,
               "0 (off) to 1, relative to the most probable token. Default 0."),
     HONOURED("presence_penalty", C | T, NUMBER, gm_read_presence, "-100 to 100. Default 0."),

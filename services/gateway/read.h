@@ -19,6 +19,7 @@ struct gm_reading {
     struct gm_problem *why;
     json_t *root;         /* the body */
     const char *text_of;  /* the parameter that gave the prompts or messages; NULL: none yet */
+    bool deepmind;        /* DeepMind's sampling is asked for */
     bool repeat_given;    /* one of the names of the repetition penalty */
     bool special_given;   /* one of the names of add_special */
     bool logprobs;        /* asked: chat's flag, or responses' include */
@@ -60,6 +61,7 @@ gm_param_read gm_read_temperature;
 gm_param_read gm_read_top_p;
 gm_param_read gm_read_top_k;
 gm_param_read gm_read_min_p;
+gm_param_read gm_read_sampling;
 gm_param_read gm_read_repeat;
 gm_param_read gm_read_presence;
 gm_param_read gm_read_frequency;

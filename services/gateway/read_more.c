@@ -162,6 +162,15 @@ static bool check_logprobs(struct gm_reading *in)
     return true;
 }
 
+static bool check_sampling(struct gm_reading *in)
+{
+    struct gm_request *r = in->r;
+    struct gm_err err = GM_ERR_NONE;
+    const struct gm_sampling_given given = { r->has_temperature, r->has_top_k, r->has_top_p };
+    return !in->deepmind || gm_sampling_deepmind(&r->sampling, &given, &err) == GM_OK ||
+           gm_problem_set(in->why, 400, "unsupported_value", "sampling", "%s", err.text);
+}
+
 static bool check_choices(struct gm_reading *in)
 {
     const struct gm_request *r = in->r;
@@ -194,5 +203,5 @@ bool gm_read_check(struct gm_reading *in)
     if (in->stream_options && !in->r->stream)
         return gm_problem_set(in->why, 400, "invalid_value", "stream_options",
                               "stream_options needs \"stream\": true");
-    return check_logprobs(in) && check_choices(in);
+    return check_sampling(in) && check_logprobs(in) && check_choices(in);
 }

@@ -74,8 +74,19 @@ bool gm_read_top_k(struct gm_reading *in, const char *name, json_t *value)
     int64_t k = 0;
     if (!gm_read_whole(in, name, value, (int64_t[2]){ -1, GM_TOP_K_ASK_MAX }, &k))
         return false;
+    in->r->has_top_k = true;
     in->r->sampling.top_k = k < 0 ? 0 : (int32_t)k;
     return check(in, name);
+}
+
+bool gm_read_sampling(struct gm_reading *in, const char *name, json_t *value)
+{
+    const char *text = json_string_value(value);
+    in->deepmind = strcmp(text, "deepmind") == 0;
+    return in->deepmind || strcmp(text, "gemline") == 0 ||
+           gm_problem_set(in->why, 400, "invalid_value", name,
+                          "%s is \"%.*s\"; give \"gemline\" or \"deepmind\"", name, GM_SHOWN_MAX,
+                          text);
 }
 
 bool gm_read_seed(struct gm_reading *in, const char *name, json_t *value)

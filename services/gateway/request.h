@@ -103,10 +103,11 @@ struct gm_request {
     char model[GM_REQUEST_NAME_MAX + 1]; /* "": not named. The caller compares it */
 
     /* chat, completions, responses */
-    struct gm_sampling sampling;     /* gm_sampling_check holds; absent fields have the defaults */
-    bool has_seed;                   /* else sampling.seed is 0 and the caller draws one */
-    bool has_max_tokens;             /* else the caller gives the default, or what is left */
-    bool has_temperature, has_top_p; /* given by the client, for answers that repeat them */
+    struct gm_sampling sampling; /* gm_sampling_check holds; absent fields have the defaults */
+    bool has_seed;               /* else sampling.seed is 0 and the caller draws one */
+    bool has_max_tokens;         /* else the caller gives the default, or what is left */
+    bool has_temperature, has_top_k,
+        has_top_p;  /* given by the client, for answers that repeat them */
     bool no_answer; /* completions with max_tokens 0: the prompt alone (sampling.max_tokens: 1) */
     int32_t n;      /* choices of each prompt, 1 .. limits->n */
     bool stream;    /* server-sent events */

@@ -240,6 +240,10 @@ static void from_proto(struct gm_sampling *p, const Gm__Sampling *in)
     p->top_k = in->has_top_k ? in->top_k : p->top_k;
     p->top_p = in->has_top_p ? in->top_p : p->top_p;
     p->min_p = in->has_min_p ? in->min_p : p->min_p;
+    p->repeat_penalty = in->has_repeat_penalty ? in->repeat_penalty : p->repeat_penalty;
+    p->presence_penalty = in->has_presence_penalty ? in->presence_penalty : 0.0f;
+    p->frequency_penalty = in->has_frequency_penalty ? in->frequency_penalty : 0.0f;
+    p->rules = in->has_rules ? (int32_t)in->rules : p->rules;
     p->seed = in->has_seed ? in->seed : p->seed;
     p->max_tokens = in->has_max_tokens ? in->max_tokens : p->max_tokens;
     p->logprobs = in->has_logprobs ? in->logprobs : p->logprobs;

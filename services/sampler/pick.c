@@ -41,8 +41,7 @@ static enum gm_status check_place(const struct gm_cands *c, uint32_t i, struct g
     return GM_OK;
 }
 
-/* Everything the rest of the file relies on. */
-static enum gm_status check_list(const struct gm_cands *c, struct gm_err *err)
+enum gm_status gm_cands_check(const struct gm_cands *c, struct gm_err *err)
 {
     if (c->n_vocab < 1 || c->n_vocab > GM_SAMPLER_VOCAB_MAX)
         return gm_fail(err, GM_INTERNAL, "the vocabulary has %u tokens; 1 to %d are allowed",
@@ -176,7 +175,7 @@ enum gm_status gm_pick(const struct gm_cands *c, const struct gm_sampling *p, st
                        struct gm_err *err)
 {
     *out = (struct gm_pick){ 0, 0, -1 };
-    enum gm_status rc = check_list(c, err);
+    enum gm_status rc = gm_cands_check(c, err);
     if (rc != GM_OK)
         return rc;
     if (!(p->temperature > 0.0f)) {

@@ -64,6 +64,9 @@ struct gm_cands {
     const struct gm_alt *tops; /* best raw tokens, falling; NULL when n_tops is 0 */
 };
 
+/* GM_INTERNAL: the list breaks its contract (NaN, +inf, order, ids) or forbids every token. */
+enum gm_status gm_cands_check(const struct gm_cands *c, struct gm_err *err);
+
 struct gm_pick {
     uint32_t need;  /* 0: chosen; else ask for at least so many candidates and call again */
     uint32_t index; /* place of the chosen token in the list; valid when need is 0 */

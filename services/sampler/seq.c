@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/sampler/sampler.h"
+#include "services/sampler/deepmind.h"
 
 enum { HELD_FIRST = 16 }; /* tokens the list has room for at first */
 static_assert(GM_HELD_MAX % HELD_FIRST == 0 && (GM_HELD_MAX & (GM_HELD_MAX - 1)) == 0,
@@ -27,6 +27,7 @@ struct held {
 
 struct gm_seq {
     struct gm_sampling sampling;
+    struct gm_dm_chain chain; /* of DeepMind's rules */
     int32_t end_ids[GM_END_IDS_MAX];
     uint32_t n_end;
     uint32_t n_vocab;
@@ -221,6 +222,7 @@ enum gm_status gm_seq_open(struct gm_seq **out, const struct gm_seq_args *args,
     q->prompt_len = args->prompt_len;
     q->piece = args->piece;
     q->piece_ctx = args->piece_ctx;
+    gm_dm_chain_start(&q->chain, q->sampling.seed);
     gm_matcher_init(&q->matcher, q->sampling.stops, q->sampling.n_stops);
     rc = replay(q, args, err);
     if (rc != GM_OK) {
@@ -253,6 +255,16 @@ static enum gm_status fill_logprobs(struct gm_seq *q, const struct gm_cands *c, 
     return GM_OK;
 }
 
+static enum gm_status pick(struct gm_seq *q, const struct gm_cands *c, struct gm_pick *out,
+                           struct gm_err *err)
+{
+    uint32_t key[2];
+    if (q->sampling.rules != GM_RULES_DEEPMIND)
+        return gm_pick(c, &q->sampling, out, err);
+    gm_dm_chain_key(&q->chain, q->sampling.seed, q->n_generated, key);
+    return gm_dm_pick(c, &q->sampling, key, out, err);
+}
+
 /* Chooses from one row and takes the token; *need > 0: it was not possible, nothing happened.
  * go_on: tokens that are free stay, for one outcome with this one. */
 static enum gm_status step_row(struct gm_seq *q, const struct gm_cands *c, bool go_on,
@@ -265,28 +277,28 @@ static enum gm_status step_row(struct gm_seq *q, const struct gm_cands *c, bool 
     if (c->n_vocab != q->n_vocab)
         return gm_fail(err, GM_INTERNAL, "candidates of %u tokens, the vocabulary has %u",
                        c->n_vocab, q->n_vocab);
-    struct gm_pick pick;
-    enum gm_status rc = gm_pick(c, &q->sampling, &pick, err);
+    struct gm_pick chosen;
+    enum gm_status rc = pick(q, c, &chosen, err);
     if (rc != GM_OK)
         return rc;
-    if (pick.need > 0 && c->n < q->asked) /* or one short answer would be asked for ever */
+    if (chosen.need > 0 && c->n < q->asked) /* or one short answer would be asked for ever */
         return gm_fail(err, GM_INTERNAL, "asked for %u candidates, the last shard sent %u",
                        q->asked, c->n);
-    *need = pick.need;
-    if (pick.need > 0) {
-        q->asked = pick.need;
+    *need = chosen.need;
+    if (chosen.need > 0) {
+        q->asked = chosen.need;
         return GM_OK;
     }
     if (!go_on)
         drop_out(q);
-    struct gm_released token = { .id = pick.id, .position = c->position };
+    struct gm_released token = { .id = chosen.id, .position = c->position };
     rc = make_room(q, err);
     if (rc == GM_OK)
-        rc = fill_logprobs(q, c, pick.index, &token, err);
+        rc = fill_logprobs(q, c, chosen.index, &token, err);
     if (rc != GM_OK)
         return rc;
     take_token(q, &token);
-    q->last_id = pick.id;
+    q->last_id = chosen.id;
     return GM_OK;
 }
 
