@@ -2,23 +2,51 @@
 """make_deepmind.py - writes deepmind.txt: what JAX and the `gemma` package choose and draw.
 
 Owns:      the cases: draws of the generator, and turns of tokens for each sampling method.
-Does not:  run in the tests: it needs jax and gemma (a throw-away virtual environment):
-           pip install jax gemma; python tests/golden/make_deepmind.py > tests/golden/deepmind.txt
+Does not:  run in the tests. It needs jax and one file of the gemma package, which is loaded by
+           itself (its decorators check types only), in a throw-away virtual environment:
+             pip install jax 'etils[enp]' && pip install --no-deps gemma==3.3.0
+             python tests/golden/make_deepmind.py > tests/golden/deepmind.txt
 
 Lines:
-  uniform SEED SPLITS INDEX BITS   element INDEX of uniform(key, [1 << 20]) after so many splits, as f32 bits
+  uniform SEED SPLITS INDEX BITS   element INDEX of uniform(key, [1 << 20]), as the bits of an f32;
+                                   the key is that of step SPLITS
   gumbel  SEED SPLITS INDEX BITS   the same of gumbel
   key     SEED SPLITS HI LO        the key of step SPLITS: second half of the split of the chain
   turn    METHOD PARAM T SEED VOCAB SHAPE : IDS   one token a step; logits by logits_of below
 """
+import importlib.util
+import os
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gemma import gm
 
 STEPS = 24
+
+
+class Anything:
+    """Stands for the type annotations of kauldron.typing."""
+
+    def __class_getitem__(cls, _):
+        return cls
+
+
+def load_methods():
+    """gemma/gm/text/_sampling.py as a module of its own."""
+    typing = types.ModuleType("kauldron.typing")
+    typing.Float = typing.Int = typing.PRNGKey = Anything
+    typing.typechecked = lambda f: f
+    sys.modules["kauldron"] = types.ModuleType("kauldron")
+    sys.modules["kauldron.typing"] = typing
+    root = importlib.util.find_spec("gemma").submodule_search_locations[0]
+    spec = importlib.util.spec_from_file_location(
+        "gemma_sampling", os.path.join(root, "gm", "text", "_sampling.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gemma_sampling"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def logits_of(vocab, shape, step):
@@ -47,13 +75,14 @@ def bits(x):
 
 
 def methods():
-    yield "greedy", 0, 1.0, gm.text.Greedy()
+    text = load_methods()
+    yield "greedy", 0, 1.0, text.Greedy()
     for t in (0.25, 0.7, 1.0, 1.5):
-        yield "random", 0, t, gm.text.RandomSampling(temperature=t)
+        yield "random", 0, t, text.RandomSampling(temperature=t)
     for k, t in ((1, 1.0), (2, 0.5), (40, 1.0), (64, 2.0)):
-        yield "topk", k, t, gm.text.TopkSampling(temperature=t, k=k)
+        yield "topk", k, t, text.TopkSampling(temperature=t, k=k)
     for p, t in ((0.9, 1.0), (0.5, 0.7), (0.25, 1.0), (0.99, 1.3)):
-        yield "topp", p, t, gm.text.TopPSampling(temperature=t, p=p)
+        yield "topp", p, t, text.TopPSampling(temperature=t, p=p)
 
 
 def main():
@@ -69,7 +98,8 @@ def main():
             print("gumbel", seed, 2, index, bits(g[index]))
     for name, param, t, method in methods():
         for seed in (0, 42):
-            for vocab, shape in ((1000, "peaked"), (1000, "flat"), (300, "ties"), (20000, "peaked")):
+            for vocab, shape in ((1000, "peaked"), (1000, "flat"), (300, "ties"),
+                                 (20000, "peaked")):
                 ids = []
                 for step, key in enumerate(keys(seed, STEPS)):
                     row = jnp.asarray(logits_of(vocab, shape, step))[None]

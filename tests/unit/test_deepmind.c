@@ -1,4 +1,7 @@
 // test_deepmind.c - DeepMind's sampling: JAX's noise and the choices of the `gemma` package.
+//
+// Owns:      the generator, the four methods against golden/deepmind.txt, lists that are too short.
+// Does not:  stand up the service (test_sampler.c) or JAX (tests/golden/make_deepmind.py does).
 // uses: services/sampler/deepmind.c services/sampler/pick.c services/sampler/noise.c
 // uses: services/sampler/seq.c services/sampler/stop.c
 #include <CUnit/Basic.h>
@@ -288,6 +291,30 @@ static void test_short_lists_grow(void)
     CU_ASSERT(grown > 25);
 }
 
+/* Two tokens whose scores are the same float: the lower id wins, whichever is listed first. */
+static void test_equal_scores(void)
+{
+    static struct gm_sampling p;
+    int equal = 0, lists;
+    sampling_of(&p, "random", 0, 1.0);
+    for (uint32_t i = 0; i < 400; i++) {
+        const uint32_t key[2] = { 11, i };
+        const float g0 = gm_dm_gumbel(key, 0), g1 = gm_dm_gumbel(key, 1);
+        w.n = 2;
+        w.logits[0] = 4.0f;
+        w.logits[1] = 4.0f + g0 - g1;
+        if (w.logits[0] + g0 != w.logits[1] + g1)
+            continue;
+        w.order[0] = w.logits[1] > w.logits[0];
+        w.order[1] = !w.order[0];
+        w.sorted[0] = w.logits[w.order[0]];
+        w.sorted[1] = w.logits[w.order[1]];
+        CU_ASSERT_EQUAL(choose(&p, key, 2, &lists), 0);
+        equal += w.order[0] == 1;
+    }
+    CU_ASSERT(equal > 50);
+}
+
 /* A sequence asks with the key of its step, and one that is resumed goes on alike. */
 static const char *piece(const void *ctx, int32_t id, size_t *len)
 {
@@ -389,6 +416,7 @@ int main(void)
         !CU_add_test(suite, "noise is bounded", test_noise_is_bounded) ||
         !CU_add_test(suite, "what the gemma package chooses", test_golden) ||
         !CU_add_test(suite, "forbidden tokens never win", test_forbidden_never_win) ||
+        !CU_add_test(suite, "equal scores", test_equal_scores) ||
         !CU_add_test(suite, "short lists grow", test_short_lists_grow) ||
         !CU_add_test(suite, "a resumed sequence", test_resumed_sequence) ||
         !CU_add_test(suite, "what is refused", test_refused))

@@ -133,6 +133,7 @@ static const struct sample samples[] = {
     { "temperature", "0.25", "" },
     { "top_p", "0.5", "" },
     { "top_k", "7", "" },
+    { "sampling", "\"deepmind\"", "" },
     { "min_p", "0.1", "" },
     { "presence_penalty", "-1.5", "" },
     { "frequency_penalty", "1.5", "" },
@@ -222,10 +223,11 @@ static void describe(const struct gm_request *r, struct gm_buf *b)
                   text_or_none(r->instructions), r->previous, r->store,
                   r->api == GM_API_RESPONSE ? text_or_none(r->metadata) : "", r->top_logprobs,
                   r->top, r->every, r->add_special + 2 * r->pieces);
-    gm_buf_printf(b, NULL, " %g %d %g %g %g %g %g %llu %d %d %d", (double)s->temperature, s->top_k,
-                  (double)s->top_p, (double)s->min_p, (double)s->repeat_penalty,
-                  (double)s->presence_penalty, (double)s->frequency_penalty,
-                  (unsigned long long)s->seed, s->max_tokens, s->logprobs, s->ignore_eos);
+    gm_buf_printf(b, NULL, " %d %g %d %g %g %g %g %g %llu %d %d %d", s->rules,
+                  (double)s->temperature, s->top_k, (double)s->top_p, (double)s->min_p,
+                  (double)s->repeat_penalty, (double)s->presence_penalty,
+                  (double)s->frequency_penalty, (unsigned long long)s->seed, s->max_tokens,
+                  s->logprobs, s->ignore_eos);
     for (uint32_t i = 0; i < s->n_bias; i++)
         gm_buf_printf(b, NULL, " %d:%g", s->bias[i].id, (double)s->bias[i].value);
     for (uint32_t i = 0; i < s->n_stops; i++)
@@ -262,9 +264,7 @@ static bool effect(const struct gm_param *row, enum gm_api api, const char *besi
 /* A value of a type that the row does not take. */
 static const char *other_type(unsigned types)
 {
-    if ((types & GM_JSON_BOOL) == 0)
-        return "true";
-    return (types & GM_JSON_OBJECT) == 0 ? "{}" : "1.5";
+    return !(types & GM_JSON_BOOL) ? "true" : !(types & GM_JSON_OBJECT) ? "{}" : "1.5";
 }
 
 static void check_honoured(const struct gm_param *row, enum gm_api api)

@@ -1,4 +1,4 @@
-// uses: services/sampler/noise.c services/sampler/pick.c
+// uses: services/sampler/noise.c services/sampler/pick.c services/sampler/deepmind.c
 // uses: services/sampler/stop.c services/sampler/seq.c
 /* test_sampler_run.c - runs along guesses give what the same tokens give one by one.
  *

@@ -1,4 +1,4 @@
-// uses: services/sampler/noise.c services/sampler/pick.c
+// uses: services/sampler/noise.c services/sampler/pick.c services/sampler/deepmind.c
 // uses: services/sampler/stop.c services/sampler/seq.c
 /* test_sampler_seq.c - sequences: stop strings, hold-back, resumes, finishes, log-probabilities.
  *
