@@ -58,7 +58,7 @@ $(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
 $(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
 $(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
-.PHONY: help all run test unit check lint bench model clean setup golden-long system gen
+.PHONY: help all run test unit check lint bench model clean setup golden-long system gen python
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -110,6 +110,9 @@ clean: ## remove everything built
 	rm -rf build
 
 gen: $(GENC)
+python: build/.setup ## the Python client (proto/python) and its messages, in build/python
+	@mkdir -p build/python && protoc --proto_path=proto --python_out=build/python $(PROTO)
+	@cp proto/python/gemline_rpc.py build/python/
 print-%: # the value of one variable, for the scripts
 	@echo '$($*)'
 
