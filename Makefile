@@ -126,6 +126,12 @@ $(B)/%.o: %.c | $(GENC)
 $(B)/%.o: %.cc | $(GENC)
 	@mkdir -p $(@D) && echo "c++  $<" && $(CXX) $(CXXFLAGS) -c -o $@ $<
 
+# The services' descriptions lie inside every program (common/net/reflect.c).
+$(B)/gen/descriptors.pb: $(PROTO)
+	@mkdir -p $(@D) && protoc --proto_path=proto --include_imports --descriptor_set_out=$@ $^
+$(B)/common/net/reflect.o: $(B)/gen/descriptors.pb
+$(B)/common/net/reflect.o: CFLAGS += -DGM_DESCRIPTORS='"$(B)/gen/descriptors.pb"'
+
 # The web page lies inside the program.
 $(B)/services/gateway/files.o: $(wildcard services/gateway/page/*)
 

@@ -405,11 +405,13 @@ static enum gm_status send_frames(void *sock, const struct gm_msg *to, zmq_msg_t
         if (zmq_msg_send(&f[i], sock, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0)
             goto failed;
     return GM_OK;
-failed:
-    gm_fail(err, GM_UNAVAILABLE, "the peer takes no message now: %s", zmq_strerror(zmq_errno()));
+failed:;
+    const int why = zmq_errno();
     for (int i = 0; i < n; i++)
         zmq_msg_close(&f[i]);
-    return GM_UNAVAILABLE;
+    if (why == EHOSTUNREACH) /* a client that has gone */
+        return gm_fail(err, GM_NOT_FOUND, "the peer is not there any more");
+    return gm_fail(err, GM_UNAVAILABLE, "the peer takes no message now: %s", zmq_strerror(why));
 }
 
 /* What is sent: `to` NULL goes over a peer's socket, else back to who sent it. */

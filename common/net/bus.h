@@ -69,7 +69,8 @@ void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *
                     struct gm_err *err);
 
 /* Sends; the envelope's version and boot are filled in. body NULL: an empty body. GM_UNAVAILABLE
- * when the queue is full or the peer is gone; nothing is sent partly. */
+ * when the queue is full, GM_NOT_FOUND when a client that is answered has gone; nothing is sent
+ * partly. */
 enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err);

@@ -1,19 +1,17 @@
 /* service.c - the loop every process is: see service.h.
  *
- * Owns:      the loop, HELLO, Health.Check.
- * Does not:  know what a step does.
+ * Owns:      the loop, HELLO.
+ * Does not:  know what a step does, or say how it is (health.c).
  */
-#include "common/net/service.h"
+#include "common/net/health.h"
 
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
 
-enum { METHODS_MAX = 64, FDS_MAX = 8 };
+enum { FDS_MAX = 8 };
 
 enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const char *role,
                            uint32_t index, struct gm_err *err)
@@ -25,81 +23,14 @@ enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const
     return GM_OK;
 }
 
-/* ---- hops ------------------------------------------------------------------------------------ */
-
-enum { HOPS = 512, HOP_US_MAX = 1000000 };
-
-/* The last hops' times; one process is one service. */
-static struct {
-    uint32_t us[HOPS];
-    uint64_t n;
-} hops;
-
-/* A message that carries a token's way on: the time since its sender was done with it. A clock of
- * another machine shows as nonsense and is left out. */
-static void note_hop(const Gm__Envelope *env)
-{
-    if (!env->has_made_us || (env->kind != GM__KIND__HIDDEN_ROWS &&
-                              env->kind != GM__KIND__CANDIDATES && env->kind != GM__KIND__CHOSEN))
-        return;
-    const int64_t us = gm_now_us() - (int64_t)env->made_us;
-    if (us >= 0 && us < HOP_US_MAX)
-        hops.us[hops.n++ % HOPS] = (uint32_t)us;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
-static void say_hops(Gm__HealthReply *h)
-{
-    uint32_t sorted[HOPS];
-    const uint32_t n = hops.n < HOPS ? (uint32_t)hops.n : HOPS;
-    if (n == 0)
-        return;
-    memcpy(sorted, hops.us, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, by_size);
-    h->has_hop_us = h->has_hops = 1;
-    h->hop_us = sorted[n / 2];
-    h->hops = n;
-}
-
-/* The service's own methods run with its `self`; Health.Check needs the service: one table entry of
- * ours comes first and finds it here. One process is one service. */
-static struct gm_service *the_service;
-
-static enum gm_status check(void *self, struct gm_stream *stream, const ProtobufCMessage *request,
-                            struct gm_err *err)
-{
-    struct gm_service *s = the_service;
-    Gm__HealthReply reply = GM__HEALTH_REPLY__INIT;
-    (void)self;
-    (void)request;
-    (void)err;
-    reply.role = (char *)s->role;
-    reply.index = s->index;
-    reply.boot = gm_bus_boot(s->bus);
-    reply.state = (char *)"ready";
-    say_hops(&reply);
-    if (s->health)
-        s->health(s->self, &reply);
-    return gm_rpc_reply(stream, &reply.base);
-}
-
 enum gm_status gm_service_open(struct gm_service *s, struct gm_err *err)
 {
-    static struct gm_method methods[METHODS_MAX + 2];
+    const struct gm_method *methods = NULL;
     char endpoint[GM_ENDPOINT_MAX], identity[64];
-    size_t n = 0;
-    the_service = s;
-    methods[n++] = (struct gm_method){ "Health.Check", &gm__empty__descriptor, check };
-    for (const struct gm_method *m = s->methods; m && m->name && n <= METHODS_MAX; m++)
-        methods[n++] = *m;
-    methods[n] = (struct gm_method){ NULL, NULL, NULL };
     snprintf(identity, sizeof identity, "%s-%u", s->role, s->index);
     enum gm_status rc = gm_stop_signals(err);
+    if (rc == GM_OK)
+        rc = gm_health_methods(s, &methods, err);
     if (rc == GM_OK)
         rc = gm_endpoint(endpoint, s->run_dir, s->role, s->index, err);
     if (rc == GM_OK)
@@ -146,7 +77,7 @@ static void take(struct gm_service *s)
     for (int n = 0; n < GM_BURST_MAX && gm_bus_take(s->bus, &msg); n++) {
         struct gm_err why = GM_ERR_NONE;
         if (!gm_rpc_handle(s->rpc, &msg)) {
-            note_hop(msg.env);
+            gm_health_hop(msg.env);
             enum gm_status rc =
                 s->on_message ? s->on_message(s->self, &msg, &why)
                               : gm_fail(&why, GM_UNSUPPORTED, "%s takes no message of kind %d",
@@ -193,6 +124,7 @@ enum gm_status gm_service_run(struct gm_service *s, struct gm_err *err)
         again = false;
         if (s->step && (rc = s->step(s->self, &again, err)) != GM_OK)
             return rc;
+        gm_health_look();
     }
     return GM_OK;
 }

@@ -8,6 +8,8 @@
 
 #include "common/net/rpc.h"
 
+#define GM_RELEASE "0.1.0"
+
 enum { GM_BURST_MAX = 256, GM_HELLO_MS = 1000 };
 
 struct gm_service {

@@ -11,8 +11,6 @@
 #include "common/net.h"
 #include "services/cli/cut.h"
 
-#define GM_VERSION "0.1.0"
-
 enum {
     GM_CLI_OK = 0,
     GM_CLI_FAILED = 1,

@@ -170,7 +170,7 @@ int main(int argc, char **argv)
         return GM_CLI_OK;
     }
     if (strcmp(argv[1], "--version") == 0) {
-        printf("gemline %s\n", GM_VERSION);
+        printf("gemline %s\n", GM_RELEASE);
         return GM_CLI_OK;
     }
     for (int i = 0; i < COMMANDS; i++) {
