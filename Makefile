@@ -132,6 +132,16 @@ $(B)/gen/descriptors.pb: $(PROTO)
 $(B)/common/net/reflect.o: $(B)/gen/descriptors.pb
 $(B)/common/net/reflect.o: CFLAGS += -DGM_DESCRIPTORS='"$(B)/gen/descriptors.pb"'
 
+# The service that clients are held against (tests/conformance).
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: tests/conformance/%.proto
+	@mkdir -p $(B)/gen && protoc-c --proto_path=tests/conformance --c_out=$(B)/gen $<
+$(B)/gen/conform.pb: tests/conformance/conform.proto
+	@mkdir -p $(@D) && protoc --proto_path=tests/conformance --descriptor_set_out=$@ $<
+$(B)/tests/unit/conform_serve.o $(B)/tests/unit/test_conformance.o: | $(B)/gen/conform.pb-c.h
+$(B)/tests/unit/conform_serve.o: $(B)/gen/conform.pb
+$(B)/tests/unit/conform_serve.o: CFLAGS += -DCONFORM_SET='"$(B)/gen/conform.pb"'
+$(B)/tests/test_conformance: $(B)/gen/conform.pb-c.o
+
 # The web page lies inside the program.
 $(B)/services/gateway/files.o: $(wildcard services/gateway/page/*)
 

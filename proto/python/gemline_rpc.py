@@ -59,16 +59,21 @@ class Call:
         self._client, self._link = client, link
         self._items = collections.deque()
         self._taken = 0           # items taken since credit was given
+        self._ahead = 0           # items not taken yet for which it was given
         self._error, self._ended, self._half_closed = None, False, not method.client_streaming
 
     # ---- sending
 
     def send(self, message=None, **fields):
-        """One message of a client stream; waits for the server's credit."""
+        """One message of a client stream; waits for the server's credit. Items that come meanwhile
+        are kept: a server may have to be rid of them before it takes more."""
         if self._half_closed:
             raise RpcError(FAILED_PRECONDITION, "no message may follow done()")
         body = self._client.body_of(self.method.input_type, message, fields)
         while self.credit == 0 and not self._ended:
+            if len(self._items) - self._ahead >= CREDIT // 2:
+                self._link.put(wire.CREDIT, self, credit=len(self._items) - self._ahead)
+                self._ahead = len(self._items)
             self._client.wait(self)
         if self._ended:
             raise self._error or RpcError(CANCELLED, "the server ended the call before it had all")
@@ -99,7 +104,8 @@ class Call:
             if self._error:
                 raise self._error
             raise StopIteration
-        self._taken += 1
+        self._taken += self._ahead == 0
+        self._ahead -= self._ahead > 0
         if self._taken >= CREDIT // 2 and not self._ended:
             self._link.put(wire.CREDIT, self, credit=self._taken)
             self._taken = 0
@@ -218,7 +224,7 @@ class Client:
         kind = self._method(method)
         body = b"" if kind.client_streaming else self.body_of(kind.input_type, message, fields)
         if len(meta) > META_MAX or sum(len(k) + len(v) for k, v in meta) > META_BYTES_MAX:
-            raise RpcError(INVALID_ARGUMENT, "metadata has at most %d pairs and %d bytes"
+            raise RpcError(RESOURCE_EXHAUSTED, "metadata has at most %d pairs and %d bytes"
                            % (META_MAX, META_BYTES_MAX))
         link = self._link(name)
         now = time.monotonic()
