@@ -145,8 +145,9 @@ def test_every_process_describes_itself(home_client, name):
 def test_a_turn(home_client, web):
     import service_pb2
     sampling = service_pb2.Sampling(temperature=0, max_tokens=300, ignore_eos=True)
-    call = home_client.open("orchestrator-0", "Orchestrator.StartTurn", turn="from-python", raw=True,
-                            messages=b"Once upon a time", sampling=sampling, timeout_s=100)
+    call = home_client.open("orchestrator-0", "Orchestrator.StartTurn", turn="from-python",
+                            raw=True, messages=b"Once upon a time", sampling=sampling,
+                            timeout_s=100)
     ids, finished = [], None
     for event in call:
         ids += [token.id for token in event.tokens]
