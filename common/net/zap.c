@@ -23,6 +23,7 @@ enum {
     ADDRESSES = 256,   /* connections whose address is remembered */
     ADDRESS_MAX = 64,  /* bytes of "[ADDRESS]:PORT" */
     MONITOR_QUEUE = 0, /* unlimited: ZeroMQ's own thread would wait for us */
+    EVENTS_MAX = 64,   /* that are taken at a time */
     EVENTS = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
              ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL,
 };
@@ -38,27 +39,46 @@ struct request {
     uint8_t frame[FRAMES_MAX][FRAME_MAX];
 };
 
+/* Why a connection is refused. Each has a limit of its own: many of one kind hide no other. */
+enum reason { REASON_NONE, PLAIN, UNLISTED, OTHER_KEY, UNFINISHED, BROKEN, REASONS };
+static const char *const reason_text[REASONS] = {
+    [PLAIN] = "a plain client: it has no key (CURVE)",
+    [UNLISTED] = "a key that the address book does not list",
+    [OTHER_KEY] = "it was told another key of this server than ours",
+    [UNFINISHED] = "it did not finish the handshake",
+    [BROKEN] = "it breaks the protocol of the handshake",
+};
+
+struct event {
+    uint16_t what;
+    uint32_t value;
+};
+
 struct gm_zap {
     pthread_t thread;
     bool running;
     void *handler, *monitor;
     const struct gm_book *book;
-    struct gm_log_limit limit;
+    struct gm_log_limit limit[REASONS];
     /* Who is behind a descriptor: a failed handshake names none, the hang-up behind it does. */
     struct {
         int fd; /* + 1; 0: free */
         char text[ADDRESS_MAX];
     } address[ADDRESSES];
     size_t next;        /* the one to be written over */
-    const char *failed; /* of the connection that ends next; NULL: none has */
+    enum reason failed; /* of the connection that ends next */
+    struct event events[EVENTS_MAX];
+    size_t n_events;
 };
 
-static void say(struct gm_zap *z, const char *address, const char *why)
+/* key: "" or what else is known of it. */
+static void say(struct gm_zap *z, enum reason why, const char *address, const char *key)
 {
     uint32_t dropped = 0;
-    if (!gm_log_pass(&z->limit, &dropped))
+    if (!gm_log_pass(&z->limit[why], &dropped))
         return;
-    gm_warn("connection refused: %s from=%s before=%u", why, address, dropped);
+    gm_warn("connection refused: %s%s%s from=%s before=%u", reason_text[why], key[0] ? " key=" : "",
+            key, address, dropped);
 }
 
 /* ---- keys -------------------------------------------------------------------------------------
@@ -89,36 +109,33 @@ static bool frame_is(const struct request *r, int frame, const char *text)
 
 /* The row that a request's key belongs to; NULL with the reason. */
 static const struct gm_book_row *judge(const struct gm_zap *z, const struct request *r,
-                                       const char **why)
+                                       enum reason *why)
 {
-    *why = "it speaks another version of authentication";
+    *why = BROKEN;
     if (!frame_is(r, VERSION, "1.0") || !frame_is(r, DOMAIN_, GM_ZAP_DOMAIN))
         return NULL;
-    *why = "a plain client: it has no key (CURVE)";
+    *why = PLAIN;
     if (!frame_is(r, MECHANISM, "CURVE") || r->len[KEY] != GM_CURVE_BYTES)
         return NULL;
-    *why = "a key that the address book does not list";
+    *why = UNLISTED;
     return gm_book_key(z->book, r->frame[KEY]);
 }
 
-static void say_key(struct gm_zap *z, const struct request *r, const char *why)
+static void say_key(struct gm_zap *z, const struct request *r, enum reason why)
 {
-    char text[FRAME_MAX], key[GM_CURVE_TEXT + 1], address[ADDRESS_MAX];
-    snprintf(text, sizeof text, "%s", why);
-    if (r->len[KEY] == GM_CURVE_BYTES) {
+    char key[GM_CURVE_TEXT + 1] = "", address[ADDRESS_MAX];
+    if (r->len[KEY] == GM_CURVE_BYTES)
         gm_curve_text(r->frame[KEY], key);
-        snprintf(text, sizeof text, "%s key=%s", why, key);
-    }
     snprintf(address, sizeof address, "%.*s", (int)r->len[ADDRESS],
              (const char *)r->frame[ADDRESS]);
-    say(z, address, text);
+    say(z, why, address, key);
 }
 
 static void answer_request(struct gm_zap *z)
 {
     static const char version[] = "1.0";
     struct request r;
-    const char *why = "it asks in another form";
+    enum reason why = BROKEN;
     const bool whole = take_request(z->handler, &r);
     if (!r.len[ID])
         return; /* the context ends */
@@ -136,7 +153,8 @@ static void answer_request(struct gm_zap *z)
 }
 
 /* ---- connections that never got as far as a key -----------------------------------------------
- */
+ * ZeroMQ tells of them by their descriptor, and later than it acts: who hangs up at once may be
+ * gone before we ask the kernel for the address. */
 
 static void address_of(int fd, char text[ADDRESS_MAX])
 {
@@ -157,6 +175,35 @@ static void address_of(int fd, char text[ADDRESS_MAX])
     }
 }
 
+/* One event: a frame of a number and a value, and a frame with our own address. False: there is
+ * none now. */
+static bool read_event(struct gm_zap *z, struct event *e)
+{
+    uint8_t head[sizeof e->what + sizeof e->value], rest[FRAME_MAX];
+    if (zmq_recv(z->monitor, head, sizeof head, ZMQ_DONTWAIT) != (int)sizeof head ||
+        zmq_recv(z->monitor, rest, sizeof rest, ZMQ_DONTWAIT) < 0)
+        return false;
+    memcpy(&e->what, head, sizeof e->what);
+    memcpy(&e->value, head + sizeof e->what, sizeof e->value);
+    return true;
+}
+
+static void read_events(struct gm_zap *z)
+{
+    while (z->n_events < EVENTS_MAX && read_event(z, &z->events[z->n_events]))
+        z->n_events++;
+}
+
+/* Whether another connection may have the number of this one already: it was late that we asked. */
+static bool number_taken(struct gm_zap *z, int fd)
+{
+    read_events(z);
+    for (size_t i = 0; i < z->n_events; i++)
+        if (z->events[i].what == ZMQ_EVENT_ACCEPTED && (int)z->events[i].value == fd)
+            return true;
+    return z->n_events == EVENTS_MAX;
+}
+
 static void on_accepted(struct gm_zap *z, int fd)
 {
     size_t at = 0;
@@ -166,6 +213,8 @@ static void on_accepted(struct gm_zap *z, int fd)
         at = z->next++ % ADDRESSES;
     z->address[at].fd = fd + 1;
     address_of(fd, z->address[at].text);
+    if (number_taken(z, fd))
+        snprintf(z->address[at].text, ADDRESS_MAX, "unknown");
 }
 
 /* The connection that failed is the one whose end is told next: both come from one thread. */
@@ -177,40 +226,34 @@ static void on_disconnected(struct gm_zap *z, int fd)
             text = z->address[at].text;
             z->address[at].fd = 0;
         }
-    if (z->failed)
-        say(z, text, z->failed);
-    z->failed = NULL;
+    if (z->failed != REASON_NONE)
+        say(z, z->failed, text, "");
+    z->failed = REASON_NONE;
 }
 
-static const char *reason_of(uint32_t event, uint32_t value)
+static enum reason reason_of(const struct event *e)
 {
-    if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
-        return "it did not finish the handshake";
-    if (value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
-        return "a plain client: it has no key (CURVE)";
-    if (value == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)
-        return "it was told another key of this server than ours";
-    return "it breaks the protocol of the handshake";
+    if (e->what == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+        return UNFINISHED;
+    if (e->value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+        return PLAIN;
+    return e->value == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC ? OTHER_KEY : BROKEN;
 }
 
-/* One event: a frame of a number and a value, and a frame with our own address. */
-static void take_event(struct gm_zap *z)
+static void take_events(struct gm_zap *z)
 {
-    uint8_t head[6], rest[FRAME_MAX];
-    uint16_t event;
-    uint32_t value;
-    if (zmq_recv(z->monitor, head, sizeof head, ZMQ_DONTWAIT) != (int)sizeof head ||
-        zmq_recv(z->monitor, rest, sizeof rest, ZMQ_DONTWAIT) < 0)
-        return;
-    memcpy(&event, head, sizeof event);
-    memcpy(&value, head + sizeof event, sizeof value);
-    if (event == ZMQ_EVENT_ACCEPTED)
-        on_accepted(z, (int)value);
-    else if (event == ZMQ_EVENT_DISCONNECTED)
-        on_disconnected(z, (int)value);
-    else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL ||
-             event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
-        z->failed = reason_of(event, value);
+    read_events(z);
+    while (z->n_events > 0) {
+        const struct event e = z->events[0];
+        memmove(z->events, z->events + 1, --z->n_events * sizeof e);
+        if (e.what == ZMQ_EVENT_ACCEPTED)
+            on_accepted(z, (int)e.value);
+        else if (e.what == ZMQ_EVENT_DISCONNECTED)
+            on_disconnected(z, (int)e.value);
+        else if (e.what == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL ||
+                 e.what == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+            z->failed = reason_of(&e);
+    }
 }
 
 /* ---- the thread -------------------------------------------------------------------------------
@@ -230,7 +273,7 @@ static void *run(void *ctx)
         if (items[0].revents)
             answer_request(z);
         if (items[1].revents)
-            take_event(z);
+            take_events(z);
     }
     zmq_close(z->handler);
     zmq_close(z->monitor);
@@ -259,7 +302,8 @@ enum gm_status gm_zap_open(struct gm_zap **out, void *zmq_context, void *inbox,
     if (!z)
         return gm_fail(err, GM_EXHAUSTED, "no memory for authentication");
     z->book = book;
-    z->limit = (struct gm_log_limit){ .burst = GM_ZAP_LOG_BURST, .per_ms = GM_ZAP_LOG_MS };
+    for (int i = 0; i < REASONS; i++)
+        z->limit[i] = (struct gm_log_limit){ .burst = GM_ZAP_LOG_BURST, .per_ms = GM_ZAP_LOG_MS };
     z->handler = zmq_socket(zmq_context, ZMQ_REP);
     z->monitor = zmq_socket(zmq_context, ZMQ_PAIR);
     enum gm_status rc = GM_OK;

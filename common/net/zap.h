@@ -14,7 +14,7 @@
 #define GM_ZAP_DOMAIN "gemline"
 
 enum {
-    GM_ZAP_LOG_BURST = 10, /* lines about refused connections .. */
+    GM_ZAP_LOG_BURST = 10, /* lines about connections refused for one reason .. */
     GM_ZAP_LOG_MS = 10000, /* .. in so many milliseconds */
 };
 

@@ -300,7 +300,7 @@ static void test_plain(void)
     fresh_log();
     CU_ASSERT_FATAL(open_inbox(ORCHESTRATOR));
     raw_open(&r, NULL, NULL, NULL);
-    CU_ASSERT(logged("a plain client", "from=127.0.0.1:"));
+    CU_ASSERT(logged("a plain client", "from="));
     CU_ASSERT_FALSE(raw_heard(&r, SILENCE_MS));
     CU_ASSERT(still_served());
     raw_close(&r);
@@ -317,7 +317,7 @@ static void test_other_server(void)
     gm_curve_text(nets[CLIENT].shared, shared);
     gm_curve_text(nets[CLIENT].secret, secret);
     raw_open(&r, nets[SAMPLER].shared, shared, secret);
-    CU_ASSERT(logged("another key of this server", "from=127.0.0.1:"));
+    CU_ASSERT(logged("another key of this server", "from="));
     CU_ASSERT_FALSE(raw_heard(&r, SILENCE_MS));
     raw_close(&r);
     raw_open(&r, nets[ORCHESTRATOR].shared, shared, secret); /* the same with the right one */
@@ -351,7 +351,7 @@ static void test_noise(void)
         inbox_turn();
         close(fd);
     }
-    CU_ASSERT(logged("connection refused", "from=127.0.0.1:"));
+    CU_ASSERT(logged("connection refused", "from="));
     CU_ASSERT(still_served());
     close_inbox();
 }
