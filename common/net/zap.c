@@ -44,8 +44,10 @@ enum reason { REASON_NONE, PLAIN, UNLISTED, OTHER_KEY, UNFINISHED, BROKEN, REASO
 static const char *const reason_text[REASONS] = {
     [PLAIN] = "a plain client: it has no key (CURVE)",
     [UNLISTED] = "a key that the address book does not list",
-    [OTHER_KEY] = "it was told another key of this server than ours",
-    [UNFINISHED] = "it did not finish the handshake",
+    [OTHER_KEY] = "keys that do not fit: it was told another key of this server, or has not the "
+                  "secret half of its own",
+    /* Where both notice that their mechanisms differ, either may hang up first. */
+    [UNFINISHED] = "it left before it showed a key: a plain client, a scan or a probe",
     [BROKEN] = "it breaks the protocol of the handshake",
 };
 
