@@ -8,6 +8,7 @@
 #define GM_NET_H
 
 #include "common/common.h"
+#include "common/net/book.h"
 #include "common/net/bus.h"
 #include "common/net/client.h"
 #include "common/net/follow.h"

@@ -135,7 +135,7 @@ struct gm_orch {
     struct gm_idmap tickets; /* ticket -> struct gm_turn */
     uint64_t next_serial;    /* begins with the time, so that turns of later lives are younger */
     char home[GM_ENDPOINT_MAX];
-    const char *run_dir, *model;
+    const char *model;
     char instance[32]; /* "orchestrator-0": holds leases */
     uint32_t context;
     int64_t session_ttl_ms;
@@ -150,6 +150,7 @@ struct gm_orch {
 struct gm_orch_options {
     const char *run_dir, *redis, *model; /* folder of the sockets; Redis's; NULL: "custom" */
     int64_t index, shards, context, session_ttl_ms;
+    struct gm_net_options net;
 };
 /* Serves until a stop signal. Once a process. */
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err);

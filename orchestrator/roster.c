@@ -86,7 +86,7 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
     if (!m)
         return;
     if (!m->peer) {
-        if (gm_endpoint(m->endpoint, o->run_dir, h->role, h->index, &err) == GM_OK)
+        if (gm_service_endpoint(&o->base, m->endpoint, h->role, h->index, &err) == GM_OK)
             m->peer = gm_bus_peer(o->base.bus, m->endpoint, &err);
         if (!m->peer) {
             gm_log_err(GM_LOG_ERROR, "no way to a process of the ring", &err);

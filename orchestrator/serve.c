@@ -76,7 +76,6 @@ static void say_health(void *self, Gm__HealthReply *h)
 static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_options *opt,
                                    struct gm_err *err)
 {
-    o->run_dir = opt->run_dir;
     o->model = opt->model ? opt->model : "custom";
     o->context = (uint32_t)opt->context;
     o->session_ttl_ms = opt->session_ttl_ms;
@@ -86,6 +85,7 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
     o->base = (struct gm_service){ .role = "orchestrator",
                                    .index = (uint32_t)opt->index,
                                    .run_dir = opt->run_dir,
+                                   .net_options = &opt->net,
                                    .methods = gm_orch_methods,
                                    .self = o,
                                    .on_message = gm_ring_message,
@@ -100,11 +100,10 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
     if (rc == GM_OK)
         rc = gm_idmap_open(&o->tickets, 64, GM_TURNS_MAX, err);
     if (rc == GM_OK)
-        rc = gm_endpoint(o->home, opt->run_dir, "orchestrator", (uint32_t)opt->index, err);
-    if (rc == GM_OK)
         rc = gm_store_open(&o->store, opt->redis, err);
     if (rc == GM_OK)
         rc = gm_service_open(&o->base, err);
+    snprintf(o->home, sizeof o->home, "%s", o->base.endpoint);
     return rc == GM_OK ? gm_service_run(&o->base, err) : rc;
 }
 

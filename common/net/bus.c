@@ -15,6 +15,7 @@
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
+#include "common/net/zap.h"
 
 /* A socket with the options that every one has. */
 static enum gm_status socket_new(struct gm_bus *bus, int type, struct reader *out,
@@ -61,6 +62,8 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
         return rc;
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
+    if (bus->net && (rc = gm_bus_tcp_inbox(bus, endpoint, err)) != GM_OK)
+        return rc;
     if (zmq_bind(bus->inbox.sock, endpoint) != 0)
         return gm_fail(err, GM_UNAVAILABLE, "cannot listen on %s: %s", endpoint,
                        zmq_strerror(zmq_errno()));
@@ -71,14 +74,20 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
 enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char *bind,
                            struct gm_err *err)
 {
+    return gm_bus_open_net(out, identity, bind, NULL, err);
+}
+
+enum gm_status gm_bus_open_net(struct gm_bus **out, const char *identity, const char *bind,
+                               const struct gm_net *net, struct gm_err *err)
+{
     struct gm_bus *bus = calloc(1, sizeof *bus);
     *out = NULL;
     if (!bus)
         return gm_fail(err, GM_EXHAUSTED, "no memory for the bus");
     bus->boot = gm_random_u64();
     bus->lane = GM_LANE_NONE;
-    snprintf(bus->identity, sizeof bus->identity, "%.30s-%016llx", identity,
-             (unsigned long long)bus->boot);
+    bus->net = net;
+    snprintf(bus->identity, sizeof bus->identity, "%.30s", identity);
     bus->ctx = zmq_ctx_new();
     enum gm_status rc =
         bus->ctx ? GM_OK : gm_fail(err, GM_EXHAUSTED, "no ZeroMQ context can be made");
@@ -102,8 +111,13 @@ void gm_bus_close(struct gm_bus **bus)
         free(b->peers[i]);
     }
     gm_lane_close(&b->lane);
+    if (b->zap)
+        zmq_socket_monitor(b->inbox.sock, NULL, 0);
     if (b->inbox.sock)
         zmq_close(b->inbox.sock);
+    if (b->zap)
+        zmq_ctx_shutdown(b->ctx);
+    gm_zap_close(&b->zap);
     if (b->ctx)
         while (zmq_ctx_term(b->ctx) != 0 && zmq_errno() == EINTR)
             ;
@@ -114,6 +128,16 @@ void gm_bus_close(struct gm_bus **bus)
 uint64_t gm_bus_boot(const struct gm_bus *bus)
 {
     return bus->boot;
+}
+
+/* A name of this connection alone, which nobody else can know: who takes a routing id over gets the
+ * answers of its owner. */
+static void set_routing_id(const struct gm_bus *bus, struct gm_peer *p)
+{
+    char id[64];
+    const int n =
+        snprintf(id, sizeof id, "%s-%016llx", bus->identity, (unsigned long long)gm_random_u64());
+    zmq_setsockopt(p->in.sock, ZMQ_ROUTING_ID, id, (size_t)n);
 }
 
 struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err)
@@ -135,9 +159,12 @@ struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_
     snprintf(p->endpoint, sizeof p->endpoint, "%s", endpoint);
     if (!gm_lane_path(p->lane, endpoint))
         p->lane[0] = '\0';
-    zmq_setsockopt(p->in.sock, ZMQ_ROUTING_ID, bus->identity, strlen(bus->identity));
-    if (zmq_connect(p->in.sock, endpoint) != 0) {
-        gm_fail(err, GM_INVALID, "cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
+    set_routing_id(bus, p);
+    enum gm_status rc = bus->net ? gm_bus_tcp_peer(bus, p, err) : GM_OK;
+    if (rc == GM_OK && zmq_connect(p->in.sock, endpoint) != 0)
+        rc = gm_fail(err, GM_INVALID, "cannot connect to %s: %s", endpoint,
+                     zmq_strerror(zmq_errno()));
+    if (rc != GM_OK) {
         zmq_close(p->in.sock);
         free(p);
         return NULL;
@@ -269,12 +296,10 @@ static const char *parse_lane(struct gm_msg *msg, const uint8_t *p, size_t env_l
     return NULL;
 }
 
-/* A bad message that names a call is answered, others are logged. */
-static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
+/* A call that is not taken is answered. */
+static void answer_refused(struct gm_bus *bus, const struct gm_msg *msg, enum gm_status status,
+                           const char *why)
 {
-    static struct gm_log_limit limit = { .burst = 10, .per_ms = 10000 };
-    if (gm_log_pass(&limit, NULL))
-        gm_log(GM_LOG_WARN, "message dropped: %s", why);
     if (!msg->env || msg->env->kind != GM__KIND__CALL || !msg->from_len)
         return;
     Gm__Envelope env = GM__ENVELOPE__INIT;
@@ -282,9 +307,18 @@ static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
     env.has_call = 1;
     env.call = msg->env->call;
     env.has_status = 1;
-    env.status = GM_INVALID;
+    env.status = status;
     env.text = (char *)why;
     gm_bus_answer(bus, msg, &env, NULL, NULL);
+}
+
+/* A bad message that names a call is answered, others are logged. */
+static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
+{
+    static struct gm_log_limit limit = { .burst = 10, .per_ms = 10000 };
+    if (gm_log_pass(&limit, NULL))
+        gm_log(GM_LOG_WARN, "message dropped: %s", why);
+    answer_refused(bus, msg, GM_INVALID, why);
 }
 
 /* Takes one message from a ready socket. False: it holds none that is good. */
@@ -301,9 +335,13 @@ static bool take_from(struct gm_bus *bus, struct gm_peer *peer, struct gm_msg *m
             return false;
         }
         const char *why = ok ? parse(msg, !peer) : "a message has too many frames";
-        if (!why)
+        struct gm_err denied = GM_ERR_NONE;
+        if (!why && gm_bus_tcp_check(bus, msg, &denied) == GM_OK)
             return true;
-        refuse(bus, msg, why);
+        if (why)
+            refuse(bus, msg, why);
+        else
+            answer_refused(bus, msg, denied.status, denied.text);
         gm_msg_free(msg);
     }
     return false;

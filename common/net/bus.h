@@ -22,18 +22,32 @@ enum {
     GM_MESSAGE_BYTES_MAX = 128 << 20, /* ZMQ_MAXMSGSIZE: above it the peer is cut */
     GM_ENDPOINT_MAX = 160,
     GM_QUEUE_MAX = 8192, /* messages per socket and direction */
+    /* over TCP */
+    GM_TCP_HEARTBEAT_MS = 5000,     /* a peer of which nothing is heard is asked so often, */
+    GM_TCP_SILENCE_MS = 15000,      /* and its connection ends after so long; it is made again */
+    GM_TCP_HANDSHAKE_MS = 10000,    /* to connect, and to show a key */
+    GM_TCP_RECONNECT_MAX_MS = 1000, /* between two attempts */
+    GM_TCP_KEEPALIVE_S = 30,        /* the same by the kernel, for peers without heartbeats: */
+    GM_TCP_KEEPALIVE_N = 3,         /* so many questions */
 };
 
 struct gm_bus;
+struct gm_net;  /* book.h */
 struct gm_peer; /* an outgoing connection; owned by the bus, lives as long as it */
 
 /* identity: "shard-0" plus anything unique; bind: NULL for a client without an inbox. */
 enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char *bind,
                            struct gm_err *err);
+/* The same over TCP where net (borrowed, longer-lived than the bus) is not NULL: each connection
+ * has CURVE's keys of both ends, the inbox lets in keys of the book only, and what a role may not
+ * send is refused (roles.h). `bind` is net->bind, or NULL. */
+enum gm_status gm_bus_open_net(struct gm_bus **out, const char *identity, const char *bind,
+                               const struct gm_net *net, struct gm_err *err);
 void gm_bus_close(struct gm_bus **bus);
 uint64_t gm_bus_boot(const struct gm_bus *bus); /* random per process */
 
-/* The connection to an endpoint, made on first use. NULL with *err when none can be made. */
+/* The connection to an endpoint, made on first use. NULL with *err when none can be made;
+ * GM_INVALID: over TCP, an endpoint that the book does not list. */
 struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err);
 const char *gm_peer_endpoint(const struct gm_peer *peer);
 
@@ -49,6 +63,7 @@ struct gm_msg {
     uint8_t from[64]; /* routing id; from_len 0: came over `peer` */
     uint8_t from_len;
     struct gm_peer *peer;
+    const char *who; /* "shard-1": whose key the connection has; NULL: without a book */
     void *frames[4]; /* private */
     int n_frames;
     void *copy; /* private: an aligned copy of the payload */

@@ -6,6 +6,7 @@
 #ifndef GM_NET_BUS_INNER_H
 #define GM_NET_BUS_INNER_H
 
+#include "common/net/book.h"
 #include "common/net/bus.h"
 #include "common/net/lane.h"
 
@@ -33,7 +34,8 @@ struct gm_peer {
     char endpoint[GM_ENDPOINT_MAX];
     char lane[GM_LANE_PATH_MAX]; /* "": it is on another machine */
     struct reader in;
-    bool answers; /* something was sent that is answered over this connection: it is read */
+    const char *who; /* the book's name of it; NULL without a book */
+    bool answers;    /* something was sent that is answered over this connection: it is read */
 };
 
 struct gm_bus {
@@ -45,7 +47,18 @@ struct gm_bus {
     int n_peers;
     int turn; /* which socket is asked first next time */
     uint64_t boot;
-    char identity[64];
+    char identity[32];
+    const struct gm_net *net; /* NULL: no keys */
+    struct gm_zap *zap;       /* NULL: no inbox over TCP */
 };
+
+/* bus_tcp.c. The inbox, before it is bound: CURVE, and the thread that judges keys. */
+enum gm_status gm_bus_tcp_inbox(struct gm_bus *bus, const char *endpoint, struct gm_err *err);
+/* A connection, before it is made: the keys of both ends. GM_INVALID: the book has no such
+ * endpoint. */
+enum gm_status gm_bus_tcp_peer(struct gm_bus *bus, struct gm_peer *peer, struct gm_err *err);
+/* Sets msg->who; GM_DENIED, logged, when the sender's role may not send this. Without a book
+ * everything may be sent: who reaches the sockets of the run directory (0700) is its owner. */
+enum gm_status gm_bus_tcp_check(const struct gm_bus *bus, struct gm_msg *msg, struct gm_err *err);
 
 #endif

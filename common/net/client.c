@@ -20,17 +20,21 @@ enum {
 struct gm_client {
     struct gm_bus *bus;
     struct gm_rpc *rpc;
+    struct gm_net *net; /* NULL: without an address book */
     char run_dir[GM_PATH_MAX];
 };
 
-enum gm_status gm_client_open(struct gm_client **out, const char *run_dir, struct gm_err *err)
+enum gm_status gm_client_open(struct gm_client **out, const char *run_dir,
+                              const struct gm_net_options *net, struct gm_err *err)
 {
     static const struct gm_method none[] = { { NULL, NULL, NULL } };
     struct gm_client *c = calloc(1, sizeof *c);
     *out = NULL;
     if (!c)
         return gm_fail(err, GM_EXHAUSTED, "no memory for a client");
-    enum gm_status rc = gm_bus_open(&c->bus, "client", NULL, err);
+    enum gm_status rc = gm_net_open(&c->net, net, "client", -1, err);
+    if (rc == GM_OK)
+        rc = gm_bus_open_net(&c->bus, "client", NULL, c->net, err);
     if (rc == GM_OK)
         rc = gm_rpc_open(&c->rpc, c->bus, none, NULL, err);
     if (rc == GM_OK && strlen(run_dir) >= sizeof c->run_dir)
@@ -51,8 +55,14 @@ void gm_client_close(struct gm_client **client)
         return;
     gm_rpc_close(&c->rpc);
     gm_bus_close(&c->bus);
+    gm_net_close(&c->net);
     free(c);
     *client = NULL;
+}
+
+bool gm_client_has(const struct gm_client *c, const char *role, uint32_t index)
+{
+    return gm_net_has(c->net, c->run_dir, role, index);
 }
 
 /* Takes what arrives within wait_ms. A stop signal makes the bus return at once: then we sleep,
@@ -76,7 +86,7 @@ static struct gm_peer *peer_of(struct gm_client *c, const char *role, uint32_t i
                                struct gm_err *err)
 {
     char endpoint[GM_ENDPOINT_MAX];
-    if (gm_endpoint(endpoint, c->run_dir, role, index, err) != GM_OK)
+    if (gm_net_endpoint(c->net, endpoint, c->run_dir, role, index, err) != GM_OK)
         return NULL;
     return gm_bus_peer(c->bus, endpoint, err);
 }
@@ -237,7 +247,7 @@ enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *reque
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_follows *all = NULL;
     struct gm_follow *f = NULL;
-    enum gm_status rc = gm_endpoint(endpoint, c->run_dir, "orchestrator", 0, &t.err);
+    enum gm_status rc = gm_net_endpoint(c->net, endpoint, c->run_dir, "orchestrator", 0, &t.err);
     if (rc == GM_OK)
         rc = gm_follows_open(&all, c->bus, c->rpc, endpoint, &t.err);
     if (rc == GM_OK)

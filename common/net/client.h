@@ -6,6 +6,7 @@
 #ifndef GM_NET_CLIENT_H
 #define GM_NET_CLIENT_H
 
+#include "common/net/book.h"
 #include "common/net/rpc.h"
 
 enum { GM_CLIENT_PING_MS = 200, GM_CLIENT_PATIENCE_MS = 60000 };
@@ -22,8 +23,13 @@ struct gm_client_to {
     uint32_t timeout_ms;                     /* 0: none */
 };
 
-enum gm_status gm_client_open(struct gm_client **out, const char *run_dir, struct gm_err *err);
+/* net NULL: over the sockets of run_dir; else over TCP, with the key of a client of the book. */
+enum gm_status gm_client_open(struct gm_client **out, const char *run_dir,
+                              const struct gm_net_options *net, struct gm_err *err);
 void gm_client_close(struct gm_client **client);
+
+/* Whether there is such a process (gm_net_has). */
+bool gm_client_has(const struct gm_client *c, const char *role, uint32_t index);
 
 /* A unary call to any process; *reply is unpacked, the caller frees it with
  * protobuf_c_message_free_unpacked. */

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 
+#include "common/base/fs.h"
 #include "common/base/log.h"
 #include "common/base/sys.h"
 
@@ -23,18 +24,60 @@ enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const
     return GM_OK;
 }
 
+enum gm_status gm_net_endpoint(const struct gm_net *net, char out[GM_ENDPOINT_MAX],
+                               const char *run_dir, const char *role, uint32_t index,
+                               struct gm_err *err)
+{
+    if (!net)
+        return gm_endpoint(out, run_dir, role, index, err);
+    const struct gm_book_row *row = gm_book_find(&net->book, role, index);
+    if (!row || !row->endpoint[0])
+        return gm_fail(err, GM_NOT_FOUND, "the address book has no endpoint of %s-%u; add its line",
+                       role, index);
+    snprintf(out, GM_ENDPOINT_MAX, "%s", row->endpoint);
+    return GM_OK;
+}
+
+enum gm_status gm_service_endpoint(const struct gm_service *s, char out[GM_ENDPOINT_MAX],
+                                   const char *role, uint32_t index, struct gm_err *err)
+{
+    return gm_net_endpoint(s->net, out, s->run_dir, role, index, err);
+}
+
+bool gm_net_has(const struct gm_net *net, const char *run_dir, const char *role, uint32_t index)
+{
+    static const char scheme[] = "ipc://";
+    char endpoint[GM_ENDPOINT_MAX];
+    return gm_net_endpoint(net, endpoint, run_dir, role, index, NULL) == GM_OK &&
+           (net || gm_path_exists(endpoint + sizeof scheme - 1));
+}
+
+/* Over TCP a process may do without an inbox: then nobody asks how it is. */
+static enum gm_status open_bus(struct gm_service *s, const char *identity, struct gm_err *err)
+{
+    enum gm_status rc = gm_net_open(&s->net, s->net_options, s->role, s->index, err);
+    const bool inbox = rc == GM_OK && (!s->net || s->net->bind[0]);
+    if (inbox)
+        rc = gm_service_endpoint(s, s->endpoint, s->role, s->index, err);
+    if (rc == GM_OK)
+        rc = gm_bus_open_net(&s->bus, identity,
+                             !inbox   ? NULL
+                             : s->net ? s->net->bind
+                                      : s->endpoint,
+                             s->net, err);
+    return rc;
+}
+
 enum gm_status gm_service_open(struct gm_service *s, struct gm_err *err)
 {
     const struct gm_method *methods = NULL;
-    char endpoint[GM_ENDPOINT_MAX], identity[64];
+    char identity[64];
     snprintf(identity, sizeof identity, "%s-%u", s->role, s->index);
     enum gm_status rc = gm_stop_signals(err);
     if (rc == GM_OK)
         rc = gm_health_methods(s, &methods, err);
     if (rc == GM_OK)
-        rc = gm_endpoint(endpoint, s->run_dir, s->role, s->index, err);
-    if (rc == GM_OK)
-        rc = gm_bus_open(&s->bus, identity, endpoint, err);
+        rc = open_bus(s, identity, err);
     if (rc == GM_OK)
         rc = gm_rpc_open(&s->rpc, s->bus, methods, s->self, err);
     if (rc == GM_OK)
@@ -46,13 +89,14 @@ void gm_service_close(struct gm_service *s)
 {
     gm_rpc_close(&s->rpc);
     gm_bus_close(&s->bus);
+    gm_net_close(&s->net);
 }
 
 void gm_service_hello(struct gm_service *s)
 {
     char endpoint[GM_ENDPOINT_MAX];
     Gm__Hello hello = GM__HELLO__INIT;
-    if (!s->hello || gm_endpoint(endpoint, s->run_dir, "orchestrator", 0, NULL) != GM_OK)
+    if (!s->hello || gm_service_endpoint(s, endpoint, "orchestrator", 0, NULL) != GM_OK)
         return;
     struct gm_peer *peer = gm_bus_peer(s->bus, endpoint, NULL);
     hello.role = (char *)s->role;

@@ -6,6 +6,7 @@
 #ifndef GM_NET_SERVICE_H
 #define GM_NET_SERVICE_H
 
+#include "common/net/book.h"
 #include "common/net/rpc.h"
 
 #define GM_RELEASE "0.1.0"
@@ -35,14 +36,26 @@ struct gm_service {
      * revents. NULL: none. */
     int (*fds)(void *self, struct pollfd *fds, int max);
     void (*on_fds)(void *self, const struct pollfd *fds, int n);
+    const struct gm_net_options *net_options; /* NULL: over the sockets of run_dir */
     /* set by gm_service_open */
     struct gm_bus *bus;
     struct gm_rpc *rpc;
+    struct gm_net *net;             /* NULL: without an address book */
+    char endpoint[GM_ENDPOINT_MAX]; /* of this process, for others */
 };
 
 /* "ipc://RUN_DIR/ROLE-INDEX.sock" */
 enum gm_status gm_endpoint(char out[GM_ENDPOINT_MAX], const char *run_dir, const char *role,
                            uint32_t index, struct gm_err *err);
+/* The same where net is NULL, else what the address book says. GM_NOT_FOUND: it names no such
+ * process, or none that listens. */
+enum gm_status gm_net_endpoint(const struct gm_net *net, char out[GM_ENDPOINT_MAX],
+                               const char *run_dir, const char *role, uint32_t index,
+                               struct gm_err *err);
+enum gm_status gm_service_endpoint(const struct gm_service *s, char out[GM_ENDPOINT_MAX],
+                                   const char *role, uint32_t index, struct gm_err *err);
+/* Whether there is such a process: it has a socket in the run directory, or a line in the book. */
+bool gm_net_has(const struct gm_net *net, const char *run_dir, const char *role, uint32_t index);
 enum gm_status gm_service_open(struct gm_service *s, struct gm_err *err);
 /* Runs until a stop signal. GM_OK then. */
 enum gm_status gm_service_run(struct gm_service *s, struct gm_err *err);

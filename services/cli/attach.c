@@ -165,7 +165,7 @@ enum gm_status gm_conn_open(struct gm_conn *c, const struct gm_up_options *o, bo
     if (rc == GM_OK && !found)
         rc = start(c, o, tokenizer_only, err);
     if (rc == GM_OK)
-        rc = gm_client_open(&c->client, c->home.run, err);
+        rc = gm_home_client(&c->client, &c->home, err);
     if (rc == GM_OK && !tokenizer_only)
         rc = ask_info(c, err);
     if (rc == GM_OK)

@@ -109,9 +109,7 @@ static enum gm_status hop_of(struct gm_bench *b, const char *role, uint32_t inde
 
 static bool has_shard(const struct gm_bench *b, uint32_t index)
 {
-    char path[GM_PATH_MAX];
-    return snprintf(path, sizeof path, "%.4000s/shard-%u.sock", b->conn->home.run, index) > 0 &&
-           gm_path_exists(path);
+    return gm_client_has(b->conn->client, "shard", index);
 }
 
 /* From a message's sender being done to work begun at its receiver, as the processes of the ring

@@ -50,7 +50,7 @@ static enum gm_status crowd_start(struct crowd *c, const struct gm_bench *b, uin
     c->n = (uint32_t)b->o->streams;
     for (uint32_t i = 0; i < c->n; i++) {
         struct stream *s = &c->streams[i];
-        if (gm_client_open(&s->client, b->conn->home.run, err) != GM_OK)
+        if (gm_home_client(&s->client, &b->conn->home, err) != GM_OK)
             return err->status;
         s->ask = (struct gm_bench_ask){ PROMPT_TOKENS, tokens, &c->stop, &s->so_far };
     }

@@ -50,11 +50,11 @@ struct gm_up_options {
     int64_t shards, threads, context, kv_tokens, session_ttl_ms;
     int32_t kv;
     int32_t speculate;
-    bool insecure;
+    bool insecure, tcp;
     const char *layers, *model, *adapter, *http, *origins;
 };
 
-#define GM_UP_ROWS_N 13
+#define GM_UP_ROWS_N 14
 #define GM_UP_ROW(type, field, member, word, what)                                                 \
     .name = word, .at = offsetof(type, field.member), .help = what
 #define GM_UP_ROWS(type, field)                                                                    \
@@ -89,6 +89,9 @@ struct gm_up_options {
         { GM_UP_ROW(type, field, insecure, "insecure",                                             \
                     "let the gateway listen beyond this machine without API keys"),                \
           .kind = GM_OPT_FLAG },                                                                   \
+        { GM_UP_ROW(type, field, tcp, "tcp",                                                       \
+                    "the processes speak TCP (127.0.0.1) with keys, not Unix sockets"),            \
+          .kind = GM_OPT_FLAG },                                                                   \
         { GM_UP_ROW(type, field, origins, "http-origins",                                          \
                     "web pages of these origins may use the gateway (CORS), as "                   \
                     "https://a.example,https://b.example"),                                        \
@@ -110,7 +113,7 @@ struct gm_settings {
     char kv[8], speculate[8];
     char http[GM_CLI_HTTP_MAX];                          /* "ADDR:PORT", "auto" or "off" */
     char origins[1024];                                  /* "" or a list with commas */
-    int64_t insecure;                                    /* 0 or 1 */
+    int64_t insecure, tcp;                               /* 0 or 1 */
     int64_t threads, context, kv_tokens, session_ttl_ms; /* kv_tokens 0: not said */
     int64_t pool_tokens; /* what kv_tokens comes to here: of the start, compared with nothing */
     struct gm_cut cut;
@@ -184,6 +187,23 @@ enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_setti
 /* SIGTERM in order (gateway, orchestrator, the others, Redis), SIGKILL after GM_CLI_GRACE_MS;
  * returns when all are gone. */
 void gm_state_stop(struct gm_state *st);
+
+/* ---- net.c: a home's pipeline over TCP --------------------------------------------------------
+ */
+struct gm_home_net {
+    char book[GM_PATH_MAX], key[GM_PATH_MAX];
+    struct gm_net_options options; /* points to them */
+};
+/* The files of one process of the home. */
+enum gm_status gm_home_net(const struct gm_home *home, const char *role, uint32_t index,
+                           struct gm_home_net *net, struct gm_err *err);
+/* Makes the keys that are missing, chooses free ports and writes the book for st->procs. */
+enum gm_status gm_home_net_make(const struct gm_home *home, const struct gm_state *st,
+                                struct gm_err *err);
+void gm_home_net_sweep(const struct gm_home *home); /* removes the book */
+/* A client of the home's pipeline: over TCP where it has a book. */
+enum gm_status gm_home_client(struct gm_client **out, const struct gm_home *home,
+                              struct gm_err *err);
 
 /* ---- supervise.c ----------------------------------------------------------------------------- */
 struct gm_job {
@@ -275,6 +295,7 @@ int gm_cmd_pack(int argc, char **argv);
 /* Packs the weights of a first start, with a meter on a terminal; a failure is not one of the
  * start. */
 void gm_cli_pack_first(const char *model, int64_t threads);
+int gm_cmd_netkey(int argc, char **argv);
 int gm_cmd_kill(int argc, char **argv);
 int gm_cmd_bench(int argc, char **argv);
 int gm_cmd_load(int argc, char **argv);

@@ -126,6 +126,7 @@ void gm_home_sweep(const struct gm_home *home)
             strcmp(e->d_name, http_name) == 0)
             unlinkat(dirfd(d), e->d_name, 0);
     closedir(d);
+    gm_home_net_sweep(home);
     if (apart)
         rmdir(home->run);
 }

@@ -29,6 +29,7 @@ static const struct command commands[] = {
     { "plan", "a balanced cut of the layers", gm_cmd_plan },
     { "pack", "lay the weights out for this CPU before the first start", gm_cmd_pack },
     { "synth", "write a model file of a variant's shapes with random weights", gm_cmd_synth },
+    { "netkey", "make a key pair for a process that speaks TCP", gm_cmd_netkey },
     { "kill", "SIGKILL one process, for drills", gm_cmd_kill },
     { "bench", "how fast this pipeline is on this machine", gm_cmd_bench },
     { "load", "many clients of an OpenAI server, and how they are served", gm_cmd_load },

@@ -131,6 +131,7 @@ enum gm_status gm_options_resolve(const struct gm_up_options *o, struct gm_setti
     snprintf(s->http, sizeof s->http, "%s", o->http ? o->http : "auto");
     snprintf(s->origins, sizeof s->origins, "%s", o->origins ? o->origins : "");
     s->insecure = o->insecure;
+    s->tcp = o->tcp;
     s->threads = o->threads ? o->threads : (int64_t)gm_cpus_usable();
     s->session_ttl_ms = o->session_ttl_ms;
     s->context = o->context;

@@ -65,6 +65,17 @@ static void args_redis(struct args *a, const struct gm_home *home)
     put(a, "%s/redis", home->dir);
 }
 
+static void args_net(struct args *a, const struct gm_home *home, const struct gm_proc *p)
+{
+    struct gm_home_net net;
+    if (gm_home_net(home, p->role, p->index, &net, NULL) != GM_OK) {
+        a->full = true;
+        return;
+    }
+    put_pair(a, "--net", net.book);
+    put_pair(a, "--key", net.key);
+}
+
 static void args_service(struct args *a, const struct gm_home *home, const struct gm_state *st,
                          const struct gm_proc *p, const char *program)
 {
@@ -72,6 +83,8 @@ static void args_service(struct args *a, const struct gm_home *home, const struc
     put(a, "%s", program);
     put_pair(a, "--run-dir", home->run);
     put_number(a, "--index", p->index);
+    if (set->tcp)
+        args_net(a, home, p);
     if (strcmp(p->role, "tokenizer") == 0)
         put_pair(a, "--model", set->model);
     if (strcmp(p->role, "orchestrator") == 0) {

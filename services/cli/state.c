@@ -45,6 +45,7 @@ static const struct row rows[] = {
     TEXT("http", http),
     TEXT("http-origins", origins),
     NUMBER("insecure", insecure),
+    NUMBER("tcp", tcp),
     NUMBER("session-ttl", session_ttl_ms),
     TEXT("name", name),
     TEXT("served", served),

@@ -165,7 +165,7 @@ int gm_cmd_status(int argc, char **argv)
         return gm_cli_fail(&err);
     if (gm_state_load(&st, &home, NULL) != GM_OK || !gm_state_alive(&st))
         memset(&st, 0, sizeof st);
-    if (st.n && gm_client_open(&client, home.run, &err) != GM_OK)
+    if (st.n && gm_home_client(&client, &home, &err) != GM_OK)
         return gm_cli_fail(&err);
     bool all = st.n > 0;
     for (size_t i = 0; i < st.n; i++) {

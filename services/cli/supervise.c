@@ -168,8 +168,8 @@ static bool call_ready(struct super *s)
     const bool whole = !s->job->tokenizer_only;
     snprintf(path, sizeof path, "%.4000s/%s", s->job->home->run,
              whole ? "orchestrator-0.sock" : "tokenizer-0.sock");
-    if (!gm_path_exists(path) ||
-        (!s->client && gm_client_open(&s->client, s->job->home->run, NULL) != GM_OK))
+    if ((!s->st.set.tcp && !gm_path_exists(path)) ||
+        (!s->client && gm_home_client(&s->client, s->job->home, NULL) != GM_OK))
         return false;
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
@@ -248,6 +248,8 @@ static enum gm_status start_all(struct super *s, struct gm_err *err)
             return gm_fail(err, GM_UNKNOWN, "cannot make %.100s: %s", s->job->home->run,
                            strerror(errno));
         list_procs(s);
+        if (s->st.set.tcp && gm_home_net_make(s->job->home, &s->st, err) != GM_OK)
+            return err->status;
     }
     s->st.single = s->job->single;
     s->st.supervisor_pid = getpid();

@@ -67,7 +67,7 @@ enum gm_status gm_gateway_open(struct gm_gateway *g, const char *home, struct gm
     gm_metrics_init(&g->metrics);
     g->metrics.model = g->model;
     g->metrics.start_time = (double)gm_wall_ms() / 1000.0;
-    enum gm_status rc = gm_endpoint(g->orchestrator, g->run_dir, "orchestrator", 0, err);
+    enum gm_status rc = gm_service_endpoint(&g->base, g->orchestrator, "orchestrator", 0, err);
     if (rc == GM_OK)
         rc = gm_idmap_open(&g->serials, 64, GM_JOBS_MAX, err);
     if (rc == GM_OK)

@@ -177,18 +177,11 @@ static void ask_shard(struct gm_job *j)
                                                 .timeout_ms = SHARD_MS });
 }
 
-/* Every shard has its socket in the run directory, numbered from 0. */
 static uint32_t count_shards(const struct gm_gateway *g)
 {
-    char name[32], path[GM_PATH_MAX];
     uint32_t n = 0;
-    while (n < GM_METRICS_SHARDS_MAX) {
-        snprintf(name, sizeof name, "shard-%u.sock", n);
-        if (gm_path_join(path, sizeof path, g->run_dir, name, NULL) != GM_OK ||
-            !gm_path_exists(path))
-            break;
+    while (n < GM_METRICS_SHARDS_MAX && gm_net_has(g->base.net, g->run_dir, "shard", n))
         n++;
-    }
     return n;
 }
 

@@ -184,7 +184,7 @@ bool gm_job_call(struct gm_job *j, const struct gm_job_call *call)
         return false;
     w->to.answer = call->answer;
     struct gm_peer *peer = NULL;
-    if (gm_endpoint(endpoint, g->run_dir, call->role, call->index, &err) == GM_OK)
+    if (gm_service_endpoint(&g->base, endpoint, call->role, call->index, &err) == GM_OK)
         peer = gm_bus_peer(g->base.bus, endpoint, &err);
     if (peer && gm_rpc_call(g->base.rpc,
                             &(struct gm_call){ peer, call->method, call->request, call->reply,

@@ -26,6 +26,7 @@ struct options {
     int64_t index, turns, connections, headers_ms, body_ms, idle_ms, stall_ms;
     bool insecure;
     int32_t print;
+    struct gm_net_options net;
 };
 
 enum print { PRINT_NOTHING, PRINT_OPENAPI, PRINT_MARKDOWN };
@@ -78,6 +79,7 @@ static const struct gm_opt opts[] = {
       .at = offsetof(struct options, print),
       .choices = "nothing|openapi|markdown",
       .help = "print the description of the API and end" },
+    GM_NET_OPTIONS(struct options, net),
 };
 static const struct gm_program program = {
     .name = "gm-gateway",
@@ -205,6 +207,7 @@ static enum gm_status serve(struct gm_gateway *g, const struct options *o, struc
     g->base = (struct gm_service){ .role = "gateway",
                                    .index = (uint32_t)o->index,
                                    .run_dir = o->run_dir,
+                                   .net_options = &o->net,
                                    .self = g,
                                    .step = step,
                                    .next_ms = next_ms,

@@ -10,6 +10,7 @@
 struct options {
     const char *run_dir;
     int64_t index;
+    struct gm_net_options net;
 };
 
 static const struct gm_opt opts[] = {
@@ -25,6 +26,7 @@ static const struct gm_opt opts[] = {
       .min = 0,
       .max = 1024,
       .help = "number of this instance" },
+    GM_NET_OPTIONS(struct options, net),
 };
 static const struct gm_program program = {
     .name = "gm-sampler",
@@ -101,6 +103,7 @@ int main(int argc, char **argv)
     s.base = (struct gm_service){ .role = "sampler",
                                   .index = (uint32_t)o.index,
                                   .run_dir = o.run_dir,
+                                  .net_options = &o.net,
                                   .methods = gm_sampler_methods,
                                   .self = &s,
                                   .on_message = gm_sampler_on_message,

@@ -16,8 +16,7 @@ struct gm_shard_service {
     int32_t context;
     bool open;                    /* the slice is open and serves */
     char failed[GM_ERR_TEXT_MAX]; /* not empty: cannot serve, and why; said in HELLO */
-    char endpoint[GM_ENDPOINT_MAX];
-    uint64_t decoded_before; /* at the start of the running second */
+    uint64_t decoded_before;      /* at the start of the running second */
     int64_t second_ms;
     double tokens_per_s;
     bool more; /* rows are left for another step */

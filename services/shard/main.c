@@ -16,6 +16,7 @@ struct options {
     int64_t index, shards, threads, context, kv_tokens;
     int32_t kv, speculate;
     bool kernels;
+    struct gm_net_options net;
 };
 
 #define TEXT(opt, field, what, text)                                                               \
@@ -54,6 +55,7 @@ static const struct gm_opt opts[] = {
       .kind = GM_OPT_FLAG,
       .at = offsetof(struct options, kernels),
       .help = "print which kernels would run, and end" },
+    GM_NET_OPTIONS(struct options, net),
 };
 static const struct gm_program program = {
     .name = "gm-shard",
@@ -115,7 +117,7 @@ static void say_hello(void *self, Gm__Hello *h)
     h->has_begin = h->has_end = 1;
     h->begin = (uint32_t)s->begin;
     h->end = (uint32_t)s->end;
-    h->endpoint = s->endpoint;
+    h->endpoint = s->base.endpoint;
     h->failed = s->failed[0] ? s->failed : NULL;
     if (!s->open)
         return;
@@ -206,6 +208,7 @@ static int serve(struct gm_shard_service *s, const struct options *o)
     s->base = (struct gm_service){ .role = "shard",
                                    .index = (uint32_t)o->index,
                                    .run_dir = o->run_dir,
+                                   .net_options = &o->net,
                                    .methods = s->open ? gm_shard_methods : none,
                                    .self = s,
                                    .on_message = gm_shard_on_message,
@@ -213,9 +216,7 @@ static int serve(struct gm_shard_service *s, const struct options *o)
                                    .next_ms = next_ms,
                                    .health = say_health,
                                    .hello = say_hello };
-    enum gm_status rc = gm_endpoint(s->endpoint, o->run_dir, "shard", (uint32_t)o->index, &err);
-    if (rc == GM_OK)
-        rc = gm_service_open(&s->base, &err);
+    enum gm_status rc = gm_service_open(&s->base, &err);
     if (rc == GM_OK)
         rc = gm_service_run(&s->base, &err);
     if (rc != GM_OK && s->open)

@@ -17,6 +17,7 @@ struct options {
     const char *run_dir;
     const char *model;
     int64_t index;
+    struct gm_net_options net;
 };
 
 static const struct gm_opt opts[] = {
@@ -37,6 +38,7 @@ static const struct gm_opt opts[] = {
       .min = 0,
       .max = 1024,
       .help = "number of this instance" },
+    GM_NET_OPTIONS(struct options, net),
 };
 static const struct gm_program program = {
     .name = "gm-tokenizer",
@@ -211,6 +213,7 @@ int main(int argc, char **argv)
         (struct gm_service){ .role = "tokenizer",
                              .index = (uint32_t)o.index,
                              .run_dir = o.run_dir,
+                             .net_options = &o.net,
                              .methods = s.failed ? gm_tokenizer_methods + 4 : gm_tokenizer_methods,
                              .self = &s,
                              .step = failed_step,
