@@ -33,6 +33,7 @@ CREDIT = 256                     # items on their way at most; given anew when h
 BODY_BYTES_MAX = 8 << 20         # of one message
 META_MAX, META_BYTES_MAX = 32, 8 << 10
 GRACE_S = 0.2                    # the server's own sentence on a deadline may take so long
+PING_S, LOST_S = 1.0, 15.0       # silence after which a sign of life is asked for; and it is lost
 LINGER_MS, QUEUE_MAX = 500, 8192
 
 (OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS,
@@ -60,6 +61,7 @@ class Call:
         self._items = collections.deque()
         self._taken = 0           # items taken since credit was given
         self._ahead = 0           # items not taken yet for which it was given
+        self._heard = self._asked = time.monotonic()
         self._error, self._ended, self._half_closed = None, False, not method.client_streaming
 
     # ---- sending
@@ -123,6 +125,9 @@ class Call:
 
     def heard(self, env, body):
         """A message of the server about this call."""
+        self._heard = time.monotonic()
+        if env.kind == wire.PONG and env.status != OK:
+            return self.end(RpcError(UNAVAILABLE, self._link.name + " does not know the call"))
         if env.kind == wire.CREDIT:
             self.credit += env.credit
         elif env.kind in (wire.REPLY, wire.ITEM, wire.END):
@@ -141,14 +146,18 @@ class Call:
         self._ended, self._error = True, error
         self._link.calls.pop(self.id, None)
 
-    def expire(self, now):
-        """Ends the call when its time is over. Seconds left, or None: no deadline."""
-        if self.deadline is None:
-            return None
-        left = self.deadline + GRACE_S - now
+    def look(self, now):
+        """Ends the call when its time or its server is gone, else shows the server that the client
+        is there. Seconds until the next look."""
+        left = PING_S if self.deadline is None else self.deadline + GRACE_S - now
         if left <= 0:
             self.end(RpcError(DEADLINE_EXCEEDED, "no answer in time from " + self._link.name))
-        return max(left, 0)
+        elif now - self._heard > LOST_S:
+            self.end(RpcError(UNAVAILABLE, "no sign of life from " + self._link.name))
+        elif now - self._asked >= PING_S:
+            self._asked = now
+            self._link.put(wire.PING, self)
+        return max(min(left, PING_S), 0)
 
 
 class Link:
@@ -284,9 +293,9 @@ class Client:
         return message
 
     def wait(self, call):
-        """Takes messages until there is something new, at most until a deadline."""
-        left = call.expire(time.monotonic())
-        for socket, _ in self.poller.poll(None if left is None else int(left * 1000) + 1):
+        """Takes messages until there is something new, or it is time to look at the call again."""
+        left = call.look(time.monotonic())
+        for socket, _ in self.poller.poll(int(left * 1000) + 1):
             for link in self.links.values():
                 if link.socket is socket:
                     link.take()
