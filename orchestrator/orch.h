@@ -151,7 +151,7 @@ struct gm_orch_options {
     const char *run_dir, *redis, *model; /* folder of the sockets; Redis's; NULL: "custom" */
     int64_t index, shards, context, session_ttl_ms;
 };
-/* Serves until a stop signal. Once a process. */
+/* Serves until a stop signal. One at a time in a process. */
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err);
 
 /* ---- roster.c ----------------------------------------------------------------------------------

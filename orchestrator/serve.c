@@ -5,6 +5,7 @@
  */
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "orchestrator/orch.h"
 
@@ -110,7 +111,8 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
 
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err)
 {
-    static struct gm_orch o; /* one process is one orchestrator */
+    static struct gm_orch o; /* one at a time in a process */
+    memset(&o, 0, sizeof o);
     const enum gm_status rc = open_and_run(&o, opt, err);
     while (o.turns.map.n > 0)
         gm_turn_free(o.turns.map.entries[0].value);

@@ -32,7 +32,7 @@ static struct gm_config tiny(enum gm_arch arch)
     c.d_model = 32;
     c.heads = 2;
     c.kv_heads = 1;
-    c.head_dim = 16;
+    c.head_dim = 32;
     c.d_ff = 32;
     c.vocab = 8;
     c.window = 4;
