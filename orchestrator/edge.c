@@ -254,6 +254,7 @@ static void load(struct gm_turn *t, const char *turn);
 static void on_known(struct gm_turn *t, struct gm_sess *sess)
 {
     struct gm_err err = GM_ERR_NONE;
+    struct gm_orch *o = t->orch;
     struct gm_stream *stream = t->stream;
     if (sess->record->finish) {
         if (stream)
@@ -261,8 +262,8 @@ static void on_known(struct gm_turn *t, struct gm_sess *sess)
         t->stream = NULL;
         gm_turn_free(t);
         if (stream)
-            gm_orch_tell(stream, sess);
-    } else if (!t->orch->recovered) {
+            gm_orch_tell(o, stream, sess);
+    } else if (!o->recovered) {
         gm_fail(&err, GM_UNAVAILABLE, "running turns are still being read from Redis");
         err.retry_ms = 100;
         gm_turn_fail(t, &err);

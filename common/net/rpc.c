@@ -22,6 +22,7 @@ struct call {
     const ProtobufCMessageDescriptor *reply;
     gm_rpc_answer *answer;
     void *ctx;
+    bool stream;         /* items and an end answer it; else one reply */
     int64_t deadline_ms; /* 0: none */
     int64_t pong_ms;
     uint64_t boot;
@@ -102,6 +103,7 @@ uint64_t gm_rpc_call(struct gm_rpc *rpc, const struct gm_call *call, struct gm_e
                         .reply = call->reply,
                         .answer = call->answer,
                         .ctx = call->ctx,
+                        .stream = call->credit > 0,
                         .deadline_ms = call->timeout_ms ? gm_now_ms() + call->timeout_ms : 0,
                         .pong_ms = gm_now_ms() };
     env.kind = GM__KIND__CALL;
@@ -203,6 +205,9 @@ static void on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
     c->pong_ms = gm_now_ms();
     c->boot = env->boot;
     err_from(&err, env);
+    if (err.status == GM_OK && !c->stream && env->kind != GM__KIND__REPLY)
+        gm_fail(&err, GM_INTERNAL, "%s answered a call as if it were a stream",
+                gm_peer_endpoint(c->peer));
     if (err.status == GM_OK && env->kind != GM__KIND__END)
         body = gm_msg_unpack(msg, c->reply, &err);
     if (env->kind == GM__KIND__ITEM && err.status == GM_OK && c->answer)

@@ -20,7 +20,7 @@
 #include "tests/fuzz/seam_store.h"
 #include "tests/fuzz/serve.h"
 
-enum { CONTEXT = 64, SHARDS = 1 };
+enum { CONTEXT = 64, SHARDS = 1, IDLE_ROUNDS = 150 /* until every turn has ended */ };
 
 const uint8_t script_codes[] = {
     SERVE_CALL,
@@ -81,7 +81,7 @@ static void own(const struct step *step)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct serve_to to = { .own = own };
+    static const struct serve_to to = { .own = own, .idle_rounds = IDLE_ROUNDS };
     static const struct gm_orch_options opt = { .run_dir = "/run",
                                                 .redis = "/run/redis.sock",
                                                 .shards = SHARDS,

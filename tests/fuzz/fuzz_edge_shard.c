@@ -6,7 +6,8 @@
 // libs: -Wl,--wrap=gm_now_us,--wrap=gm_now_ms,--wrap=gm_wall_ms,--wrap=gm_sleep_ms
 // libs: -Wl,--wrap=gm_random_u64,--wrap=gm_random_id,--wrap=gm_stop_signals,--wrap=gm_stopping
 // libs: -Wl,--wrap=poll,--wrap=gm_lane_recv,--wrap=gm_lane_open
-// libs: -Wl,--wrap=gm_slice_numerics,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read
+// libs: -Wl,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read
+// libs: -Wl,--wrap=gm_pack_open,--wrap=gm_slice_numerics
 /* fuzz_edge_shard.c - libFuzzer target: any messages and calls for a shard.
  *
  * Owns:      the real edge, admission, batches and steps of services/shard over a small model, as
@@ -15,6 +16,8 @@
  * Input:     steps (tests/fuzz/serve.h); where the first one is SERVE_OWN its byte chooses the
  *            place in the chain. Seeds in tests/fuzz/edge_shard.
  */
+#include <stdio.h>
+
 #include "services/shard/edge.h"
 #include "tests/fuzz/must.h"
 #include "tests/fuzz/seam_file.h"
@@ -50,7 +53,8 @@ const uint8_t script_codes[] = {
 const size_t script_codes_n = sizeof script_codes;
 
 static struct gm_shard_service service;
-static struct gm_slice *slices[PLACES]; /* only, first, last */
+static const struct gm_kernels *kernels; /* the fastest: the reference has its target, gguf */
+static struct gm_slice *slices[PLACES];  /* only, first, last */
 
 const char *__wrap_gm_slice_numerics(const struct gm_slice *slice);
 
@@ -59,6 +63,17 @@ const char *__wrap_gm_slice_numerics(const struct gm_slice *slice)
 {
     (void)slice;
     return "n";
+}
+
+void __wrap_gm_pack_open(struct gm_pack **out, struct gm_weights *w, const struct gm_gguf *g,
+                         const struct gm_pack_opts *opts);
+
+/* Nothing is packed: the matrices stay as they lie in the file. */
+void __wrap_gm_pack_open(struct gm_pack **out, struct gm_weights *w, const struct gm_gguf *g,
+                         const struct gm_pack_opts *opts)
+{
+    (void)w, (void)g, (void)opts;
+    *out = NULL;
 }
 
 static void slices_open(void)
@@ -78,6 +93,8 @@ static void slices_open(void)
     c.window = 8;
     c.context = CONTEXT;
     const struct gm_fake_spec spec = gm_fake_spec_of(&c, GM_TYPE_F32, 1);
+    kernels = gm_kernels_select(NULL, NULL);
+    must(kernels != NULL);
     gm_fake_open(&f);
     gm_fake_model_keys(&f, &spec);
     gm_fake_model_tensors(&f, &spec);
@@ -88,13 +105,16 @@ static void slices_open(void)
     for (int i = 0; i < PLACES; i++) {
         const struct gm_slice_opts o = { .model_path = "model.gguf",
                                          .spec = specs[i],
-                                         .kernels = &gm_ref,
+                                         .kernels = kernels,
                                          .threads = 1,
                                          .kv_tokens = KV_TOKENS,
                                          .context = CONTEXT,
                                          .rows_max = GM_BATCH_ROWS_MAX,
                                          .kv_type = GM_KV_F32 };
-        must(gm_slice_open(&slices[i], &o, &err) == GM_OK);
+        const enum gm_status rc = gm_slice_open(&slices[i], &o, &err);
+        if (rc != GM_OK)
+            (void)fprintf(stderr, "slice: %s\n", err.text);
+        must(rc == GM_OK);
     }
 }
 
@@ -137,12 +157,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct serve_to to = { .service = &service.base, .end = check_end };
     const int place = size > 3 && data[0] == SERVE_OWN ? data[3] % PLACES : 0;
     struct gm_err err = GM_ERR_NONE;
+    gm_log_open("fuzz", -1);
     if (slices[0] == NULL)
         slices_open();
     service = (struct gm_shard_service){ .open = true,
                                          .context = CONTEXT,
                                          .shard = { .slice = slices[place],
-                                                    .kernels = &gm_ref,
+                                                    .kernels = kernels,
                                                     .is_first = place != 2,
                                                     .is_last = place != 1,
                                                     .speculate = true } };

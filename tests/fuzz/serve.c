@@ -12,9 +12,9 @@
 
 enum {
     BUSY_ROUNDS_MAX = 200, /* rounds of a loop that does not wait, before the next step */
-    IDLE_ROUNDS = 12,      /* waits after the last step: time goes by */
-    IDLE_MS_MAX = 40000,
-    OPEN_MAX = 64, /* calls of the service that are remembered */
+    IDLE_ROUNDS = 12,      /* waits after the last step */
+    IDLE_MS = 1900,        /* and what each lets go by */
+    OPEN_MAX = 64,         /* calls of the service that are remembered */
     CREDIT = 1000,
     FLOATS_MAX = 8192,
     METHODS_MAX = 64,
@@ -242,8 +242,8 @@ static void on_wait(int ms)
         do_step(&s);
         return;
     }
-    seam_sys_advance(ms > 0 && ms < IDLE_MS_MAX ? ms : IDLE_MS_MAX);
-    if (++run.idle > IDLE_ROUNDS)
+    seam_sys_advance(IDLE_MS);
+    if (++run.idle > (run.to->idle_rounds > 0 ? run.to->idle_rounds : IDLE_ROUNDS))
         seam_sys_stop();
 }
 

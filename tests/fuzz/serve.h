@@ -54,6 +54,7 @@ struct serve_to {
     struct gm_service *service; /* NULL: the target runs its own loop between begin and end */
     void (*own)(const struct step *step);
     void (*end)(struct gm_service *service);
+    int idle_rounds; /* waits after the last step, a moment each; 0: a few */
 };
 void serve_run(const struct serve_to *to, const uint8_t *data, size_t size);
 
