@@ -72,15 +72,18 @@ void __wrap_gm_sleep_ms(int64_t ms)
         seam_sys_advance(ms);
 }
 
-/* Small numbers, so that an input can name a ticket or a call that was drawn. */
+/* Small numbers, so that an input can name a ticket or a call that was drawn; odd ones, because a
+ * ticket is what was drawn with its last bit set, and no two may be the same. */
 uint64_t __wrap_gm_random_u64(void)
 {
-    return random_next++;
+    random_next += 2;
+    return random_next;
 }
 
 void __wrap_gm_random_id(char *out, size_t digits)
 {
-    (void)snprintf(out, digits + 1, "%0*llx", (int)digits, (unsigned long long)random_next++);
+    (void)snprintf(out, digits + 1, "%0*llx", (int)digits,
+                   (unsigned long long)__wrap_gm_random_u64());
 }
 
 enum gm_status __wrap_gm_stop_signals(struct gm_err *err)
