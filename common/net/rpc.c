@@ -188,7 +188,7 @@ static void err_from(struct gm_err *err, const Gm__Envelope *env)
     if (!env->has_status || env->status == GM_OK)
         return;
     gm_fail(err, env->status <= GM_UNAUTHENTICATED ? (enum gm_status)env->status : GM_UNKNOWN, "%s",
-            env->text ? env->text : "the call failed without a sentence");
+            env->text && env->text[0] ? env->text : "the call failed without a sentence");
     err->retry_ms = env->has_retry_ms ? (long)env->retry_ms : 0;
     if (env->has_detail && env->detail == GM_DETAIL_CONTEXT)
         err->detail = GM_DETAIL_CONTEXT;

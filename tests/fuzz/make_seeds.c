@@ -1,5 +1,5 @@
 // uses: tests/fuzz/seeds_files.c tests/fuzz/seeds_messages.c tests/fuzz/seeds_orchestrator.c
-// uses: tests/fuzz/seeds_texts.c tests/unit/support_gguf.c
+// uses: tests/fuzz/seeds_net.c tests/fuzz/seeds_texts.c tests/unit/support_gguf.c
 /* make_seeds.c - writes the seed corpora of the fuzzing targets: `make fuzz-seeds`.
  *
  * Owns:      the folder and the files in it.

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/vocab.h"
 #include "tests/fuzz/make_seeds.h"
 #include "tests/unit/support_gguf.h"
 
@@ -120,8 +121,79 @@ static void tensors(void)
     put_tensors("empty", config, "{}      ", 0);
 }
 
+/* ---- vocabularies ---------------------------------------------------------------------------- */
+
+/* A field of bytes of a protobuf message: tag, length below 128, bytes. */
+static void put_field(struct gm_buf *b, int number, const void *bytes, size_t n)
+{
+    const uint8_t head[2] = { (uint8_t)(number << 3 | 2), (uint8_t)n };
+    put(b, head, sizeof head);
+    put(b, bytes, n);
+}
+
+static void put_piece(struct gm_buf *b, const char *text, int type, float score)
+{
+    struct gm_buf piece = GM_BUF(SEED_BYTES_MAX);
+    const uint8_t tags[3] = { 2 << 3 | 5, 3 << 3, (uint8_t)type };
+    put_field(&piece, 1, text, strlen(text));
+    put(&piece, &tags[0], 1);
+    put(&piece, &score, sizeof score);
+    put(&piece, &tags[1], 2);
+    put_field(b, 1, piece.data, piece.len);
+    gm_buf_free(&piece);
+}
+
+/* A sentencepiece model as Gemma's: BPE, byte fallback, text as it is. */
+static void sentencepiece(void)
+{
+    static const uint8_t trainer[] = { 3 << 3, 2, 0x98, 0x02, 1 }; /* 3: BPE; 35: byte fallback */
+    static const uint8_t normalizer[] = { 3 << 3, 0, 4 << 3, 0, 5 << 3, 1 };
+    static const char *const words[] = { "<unk>", "<s>", "<bos>", "<eos>", "<pad>",       "t",
+                                         "h",     "e",   "th",    "the",   "\xE2\x96\x81" };
+    struct gm_buf out = GM_BUF(SEED_BYTES_MAX);
+    put(&out, "\2", 1);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        put_piece(&out, words[i], i == 0 ? 2 : i < 5 ? 3 : 1, -(float)i);
+    for (unsigned i = 0; i < 256; i++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "<0x%02X>", i);
+        put_piece(&out, name, 6, 0.0f);
+    }
+    put_field(&out, 2, trainer, sizeof trainer);
+    put_field(&out, 3, normalizer, sizeof normalizer);
+    seed_write("vocab", "sentencepiece", out.data, out.len);
+    gm_buf_free(&out);
+}
+
+static void mapped(void)
+{
+    static const char *const pieces[] = { "<pad>", "<eos>", "<bos>", "a", "\n", "<0x41>", " the" };
+    static const uint8_t kinds[] = { GM_PIECE_CONTROL, GM_PIECE_CONTROL, GM_PIECE_CONTROL,
+                                     GM_PIECE_TEXT,    GM_PIECE_TEXT,    GM_PIECE_BYTE,
+                                     GM_PIECE_TEXT };
+    enum { N = sizeof pieces / sizeof *pieces };
+    uint32_t lens[N];
+    struct gm_vocab v;
+    struct gm_buf out = GM_BUF(SEED_BYTES_MAX);
+    for (int i = 0; i < N; i++)
+        lens[i] = (uint32_t)strlen(pieces[i]);
+    const struct gm_vocab_source source = { N, pieces, lens, kinds };
+    if (gm_vocab_build(&v, &source, NULL) != GM_OK)
+        abort();
+    for (char how = 0; how < 2; how++) {
+        gm_buf_clear(&out);
+        put(&out, &how, 1);
+        put(&out, v.image, v.image_bytes);
+        seed_write("vocab", how ? "mapped-hash" : "mapped", out.data, out.len);
+    }
+    gm_buf_free(&out);
+    gm_vocab_close(&v);
+}
+
 void seeds_of_files(void)
 {
+    sentencepiece();
+    mapped();
     models();
     tensors();
 }

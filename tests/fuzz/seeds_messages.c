@@ -1,7 +1,8 @@
-/* seeds_messages.c - seeds that are messages: sampler, shard, tokenizer, envelope, client.
+/* seeds_messages.c - seeds that are messages to sampler, shard and tokenizer.
  *
  * Owns:      which conversations there are.
- * Does not:  write them (make_seeds.c), or know the orchestrator (seeds_orchestrator.c).
+ * Does not:  write them (make_seeds.c), or know the others (seeds_orchestrator.c,
+ *            seeds_net.c).
  */
 #include "tests/fuzz/seeds_messages.h"
 
@@ -377,4 +378,5 @@ void seeds_of_messages(void)
     shard_chain();
     tokenizer();
     seeds_of_orchestrator();
+    seeds_of_net();
 }

@@ -26,5 +26,6 @@ void seed_raw(struct seed *s, const Gm__Envelope *env, const void *body, size_t 
 void seed_save(struct seed *s, const char *target, const char *name);
 
 void seeds_of_orchestrator(void); /* seeds_orchestrator.c */
+void seeds_of_net(void);          /* seeds_net.c: envelope, client */
 
 #endif

@@ -44,7 +44,44 @@ static void conversations(void)
     conversation("raw", 2, "", "the\xc3\xa9\n\n\n   <bos> <start_of_turn>user");
 }
 
+/* ---- options --------------------------------------------------------------------------------- */
+
+/* Words with a zero byte between them, behind the byte that says what they are. */
+static void words(const char *name, char how, const char *const *list, size_t n)
+{
+    struct gm_buf out = GM_BUF(SEED_BYTES_MAX);
+    (void)gm_buf_append(&out, &how, 1, NULL);
+    for (size_t i = 0; i < n; i++)
+        (void)gm_buf_append(&out, list[i], strlen(list[i]) + 1, NULL);
+    seed_write("options", name, out.data, out.len);
+    gm_buf_free(&out);
+}
+
+#define WORDS(name, how, ...)                                                                      \
+    words(name, how, (const char *const[]){ __VA_ARGS__ },                                         \
+          sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
+
+static void options(void)
+{
+    WORDS("up", 0, "--shards=3", "--model", "m.gguf", "--adapter", "none", "--kv", "q8", "--http",
+          "127.0.0.1:8080", "--context=2048", "--session-ttl", "7d", "--insecure");
+    WORDS("cut", 0, "--layers", "0:6,6:12,12:18", "--speculate=off", "--", "--text");
+    WORDS("sample", 0, "--temperature", "0.7", "--top-k=40", "--top-p", "0.9", "--min-p=0.05",
+          "--stop", "a", "--stop=b", "--seed", "18446744073709551615", "--logprobs=-1",
+          "--max-tokens", "5", "--ignore-eos");
+    WORDS("short", 0, "-fn5", "-i", "x", "-iy", "--no-flag", "--real=1e3", "--wait=250ms", "-",
+          "--bytes=0");
+    WORDS("wrong", 0, "--shard", "3", "--kv=f3", "--number=1e5", "--wait", "5x");
+    WORDS("variable", 1, "17", "--help");
+    WORDS("state", 2,
+          "{\"private\":false,\"ready\":true,\"pid\":5,\"start\":6,\"options\":{\"model\":\"m\","
+          "\"threads\":\"2\"},\"processes\":[{\"role\":\"shard\",\"index\":0,\"pid\":7,"
+          "\"start\":8,\"started_ms\":9,\"begin\":0,\"end\":18,\"restarts\":0,"
+          "\"failed\":false}]}");
+}
+
 void seeds_of_texts(void)
 {
+    options();
     conversations();
 }
