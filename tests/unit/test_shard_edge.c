@@ -197,6 +197,8 @@ static void test_reserve(void)
     r = reserve_of(1, "t/a");
     r.prompt_len = UINT32_MAX; /* as a place in the sequence it would be below 0 */
     CU_ASSERT_EQUAL(reserve(&r), GM_INVALID);
+    r = reserve_of(1, ""); /* was kept under no name, freed and found again */
+    CU_ASSERT_EQUAL(reserve(&r), GM_INVALID);
     CU_ASSERT_EQUAL(sh.shard.tickets.n, 0);
     r = reserve_of(1, "t/a");
     CU_ASSERT_EQUAL(reserve(&r), GM_OK);
