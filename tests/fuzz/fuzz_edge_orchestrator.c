@@ -12,7 +12,8 @@
  * Owns:      the whole orchestrator, from gm_orch_serve on, over a Redis that the input plays.
  * Does not:  know which answers are right (tests/unit/test_orch.c).
  * Input:     steps (tests/fuzz/serve.h); SERVE_OWN + 0: an answer of Redis (seam_store.h), + 1: a
- *            command fails, + 2: Redis goes away (odd byte) or comes back. Seeds in
+ *            command fails, + 2: Redis goes away (odd byte) or comes back. Where the first step is
+ *            SERVE_OWN + 3 its byte chooses the number of shards. Seeds in
  *            tests/fuzz/edge_orchestrator.
  */
 #include "orchestrator/orch.h"
@@ -20,7 +21,7 @@
 #include "tests/fuzz/seam_store.h"
 #include "tests/fuzz/serve.h"
 
-enum { CONTEXT = 64, SHARDS = 1, IDLE_ROUNDS = 150 /* until every turn has ended */ };
+enum { CONTEXT = 64, SHARDS = 3, IDLE_ROUNDS = 150 /* until every turn has ended */ };
 
 const uint8_t script_codes[] = {
     SERVE_CALL,
@@ -57,6 +58,7 @@ const uint8_t script_codes[] = {
     SERVE_OWN,
     SERVE_OWN + 1,
     SERVE_OWN + 2,
+    SERVE_OWN + 3,
 };
 const size_t script_codes_n = sizeof script_codes;
 
@@ -82,11 +84,12 @@ static void own(const struct step *step)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct serve_to to = { .own = own, .idle_rounds = IDLE_ROUNDS };
-    static const struct gm_orch_options opt = { .run_dir = "/run",
-                                                .redis = "/run/redis.sock",
-                                                .shards = SHARDS,
-                                                .context = CONTEXT,
-                                                .session_ttl_ms = 1000 };
+    const bool many = size > 3 && data[0] == SERVE_OWN + 3;
+    const struct gm_orch_options opt = { .run_dir = "/run",
+                                         .redis = "/run/redis.sock",
+                                         .shards = many ? 1 + data[3] % SHARDS : 1,
+                                         .context = CONTEXT,
+                                         .session_ttl_ms = 1000 };
     struct gm_err err = GM_ERR_NONE;
     serve_begin(&to, data, size);
     must(gm_orch_serve(&opt, &err) == GM_OK);

@@ -113,18 +113,26 @@ static void answer_session(struct seed *s, int turns)
 
 /* ---- the ring -------------------------------------------------------------------------------- */
 
-static void hello(struct seed *s, const char *role, uint64_t boot)
+static void hello_of(struct seed *s, const char *role, uint32_t index, uint64_t boot)
 {
     Gm__Hello h = GM__HELLO__INIT;
+    h.index = index;
+    h.has_begin = 1;
+    h.begin = 2 * index;
     h.role = TEXT(role);
     h.boot = boot;
     h.numerics = TEXT("n");
     h.has_end = h.has_ready = h.has_vocab = h.has_context = 1;
-    h.end = 2;
+    h.end = 2 * index + 2;
     h.ready = 1;
     h.vocab = VOCAB;
     h.context = 64;
     seed_message(s, GM__KIND__HELLO, &h.base);
+}
+
+static void hello(struct seed *s, const char *role, uint64_t boot)
+{
+    hello_of(s, role, 0, boot);
 }
 
 /* All are there, Redis had no turn, and the vocabulary is known. */
@@ -382,8 +390,31 @@ static void sessions(void)
     seed_save(&s, "edge_orchestrator", "sessions");
 }
 
+/* A turn on two shards, of which the second comes back as another. */
+static void two_shards(void)
+{
+    struct seed s = SEED_NEW;
+    Gm__ReserveReply reserved = GM__RESERVE_REPLY__INIT;
+    seed_step(&s, SERVE_OWN + 3, "\1", 1);
+    ring_up(&s);
+    hello_of(&s, "shard", 1, 1);
+    start(&s, "one", "s", false);
+    answer_session(&s, 0);
+    encoded(&s);
+    answer_one(&s);
+    opened(&s);
+    seed_message(&s, SERVE_ANSWER, &reserved.base);
+    told_to_all(&s, 3, NULL);
+    hello_of(&s, "shard", 1, 2);
+    opened(&s);
+    seed_step(&s, SERVE_REFUSE, "\10no pages", 9);
+    seed_u16(&s, SERVE_ADVANCE, 20);
+    seed_save(&s, "edge_orchestrator", "two-shards");
+}
+
 void seeds_of_orchestrator(void)
 {
+    two_shards();
     turns();
     score();
     recovery();
