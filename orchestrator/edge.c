@@ -100,6 +100,8 @@ static void take_prompt(struct gm_turn *t, const int32_t *ids, size_t n_ids)
                     "the conversation has %zu tokens and the context is %u: begin another one "
                     "(/new), or start the pipeline with a larger --context",
                     n, context));
+    else if (n == 0)
+        gm_fail(&err, GM_INVALID, "the turn has no tokens; send some text");
     else if (!(t->prompt = malloc(n * sizeof *t->prompt + 1)))
         gm_fail(&err, GM_EXHAUSTED, "no memory for a prompt of %zu tokens", n);
     struct about *a = err.status == GM_OK ? about(t) : NULL;

@@ -86,7 +86,7 @@ static enum gm_status run_encode(void *self, struct gm_stream *s, const Protobuf
     (void)self, (void)request, (void)err;
     for (int i = 0; i < RING_ENCODED; i++)
         ids[i] = 20 + i;
-    r.n_ids = RING_ENCODED;
+    r.n_ids = ring.empty ? 0 : RING_ENCODED;
     r.ids = ids;
     ring.encoded++;
     return gm_rpc_reply(s, &r.base);

@@ -22,6 +22,7 @@ struct ring {
     int encoded, reserved;        /* calls */
     uint32_t hold;                /* no more tokens of an answer than this; 0: all */
     bool full;                    /* no pages */
+    bool empty;                   /* an encoded turn has no ids */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
     uint64_t ticket; /* of the last Reserve */

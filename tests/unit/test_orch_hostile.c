@@ -121,12 +121,32 @@ static void test_silent(void)
     CU_ASSERT(gm_now_ms() - began >= GM_ORPHAN_MS);
 }
 
+/* A turn of no tokens was sent to the ring, with a last position below 0. */
+static void test_empty(void)
+{
+    Gm__StartRequest start = GM__START_REQUEST__INIT;
+    struct heard h;
+    start.turn = (char *)(uintptr_t) "empty";
+    start.has_messages = 1;
+    start.messages = (ProtobufCBinaryData){ 2, (uint8_t *)(uintptr_t) "[]" };
+    ring.empty = true;
+    ring.reserved = 0;
+    CU_ASSERT_FATAL(ask("Orchestrator.StartTurn", &start.base, &gm__turn_event__descriptor,
+                        GM_STREAM_CREDIT, &h));
+    spin(RING_PATIENCE_MS, &h.done, 1);
+    ring.empty = false;
+    CU_ASSERT_EQUAL(h.done, 1);
+    CU_ASSERT_EQUAL(h.err.status, GM_INVALID);
+    CU_ASSERT_EQUAL(ring.reserved, 0);
+}
+
 int main(void)
 {
     if (!orch_start() || !orch_up() || CU_initialize_registry() != CUE_SUCCESS)
         return orch_stop(), 2;
     CU_pSuite suite = CU_add_suite("the orchestrator, among the unruly", NULL, NULL);
     if (suite == NULL || !CU_add_test(suite, "a score and a forged answer", test_score) ||
+        !CU_add_test(suite, "a turn of no tokens", test_empty) ||
         !CU_add_test(suite, "a silent client", test_silent))
         return orch_stop(), 2;
     CU_basic_run_tests();
