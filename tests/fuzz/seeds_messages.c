@@ -157,6 +157,7 @@ struct turn {
     bool score;
     uint32_t top_n;
     const Gm__Sampling *sampling;
+    bool ephemeral;
 };
 
 static int32_t *shard_ids(void)
@@ -187,8 +188,9 @@ static void shard_reserve(struct seed *s, const struct turn *t)
     r.banned = banned;
     r.numerics = TEXT("n");
     r.next = r.home = r.first = PEER;
-    r.has_order = 1;
+    r.has_order = r.has_ephemeral = 1;
     r.order = t->ticket;
+    r.ephemeral = t->ephemeral;
     seed_message(s, SERVE_CALL, &r.base);
 }
 
@@ -259,9 +261,9 @@ static void shard_only(void)
     sampling.has_repeat_penalty = sampling.has_presence_penalty = 1;
     sampling.repeat_penalty = 1.1f;
     sampling.presence_penalty = 0.5f;
-    const struct turn one = { 1, "t/a", 10, 40, false, 3, &sampling };
-    const struct turn two = { 2, "t/a", 30, 50, false, 0, NULL };
-    const struct turn other = { 3, "t/b", 34, 60, false, 0, NULL };
+    const struct turn one = { 1, "t/a", 10, 40, false, 3, &sampling, false };
+    const struct turn two = { 2, "t/a", 30, 50, false, 0, NULL, false };
+    const struct turn other = { 3, "t/b", 34, 60, false, 0, NULL, false };
     Gm__Span span = span_of(1, 0, 10);
     shard_reserve(&s, &one);
     shard_span(&s, &span, false);
@@ -281,7 +283,7 @@ static void shard_only(void)
     seed_save(&s, "edge_shard", "only");
 
     s = (struct seed)SEED_NEW;
-    const struct turn score = { 1, "score/1", 20, 20, true, 5, NULL };
+    const struct turn score = { 1, "score/1", 20, 20, true, 5, NULL, false };
     shard_reserve(&s, &score);
     span = span_of(1, 0, 0);
     span.has_start = span.start = 1;
@@ -296,7 +298,7 @@ static void shard_crowd(void)
     struct seed s = SEED_NEW;
     Gm__Span span;
     for (uint64_t i = 0; i < 4; i++) {
-        const struct turn t = { i + 1, names[i], 40, 90, false, 0, NULL };
+        const struct turn t = { i + 1, names[i], 40, 90, false, 0, NULL, false };
         shard_reserve(&s, &t);
         span = span_of(i + 1, 0, 0);
         span.has_start = span.start = 1;
@@ -310,9 +312,27 @@ static void shard_crowd(void)
     seed_save(&s, "edge_shard", "crowd");
 }
 
+/* Sessions that begin alike: rows change hands, or are copied. */
+static void shard_prefix(void)
+{
+    static const char *const names[] = { "t/a", "t/b", "t/c" };
+    struct seed s = SEED_NEW;
+    for (uint64_t i = 0; i < 3; i++) {
+        const struct turn t = { i + 1, names[i], 40 + 8 * (uint32_t)i, 72, false, 0, NULL, i == 0 };
+        Gm__Span span = span_of(i + 1, 0, 0);
+        span.has_start = span.start = 1;
+        if (i > 0)
+            span.pos = 39;
+        shard_reserve(&s, &t);
+        shard_span(&s, &span, false);
+        shard_end(&s, i + 1, NULL);
+    }
+    seed_save(&s, "edge_shard", "prefix");
+}
+
 static void shard_chain(void)
 {
-    const struct turn t = { 1, "t/a", 12, 40, false, 2, NULL };
+    const struct turn t = { 1, "t/a", 12, 40, false, 2, NULL, false };
     for (uint8_t place = 1; place <= 2; place++) {
         struct seed s = SEED_NEW;
         Gm__Span span = span_of(1, 0, place == 1 ? 0 : 12);
@@ -376,6 +396,7 @@ void seeds_of_messages(void)
     shard_only();
     shard_crowd();
     shard_chain();
+    shard_prefix();
     tokenizer();
     seeds_of_orchestrator();
     seeds_of_net();
