@@ -16,6 +16,9 @@ CXX     ?= c++
 OPT_release := -O2 -g
 OPT_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
+# Clang only (tools/fuzz.sh): every source of the targets is built for the fuzzer, once.
+OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+               -fno-omit-frame-pointer
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 BASE    := $(OPT_$(MODE)) -fno-math-errno -fno-trapping-math -ffp-contract=off -D_GNU_SOURCE -I. -I$(B)/gen -MMD -MP
 CFLAGS  := -std=c11 $(BASE) $(WARN)
@@ -54,11 +57,15 @@ UNITS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 SET_avx2       := -mavx2 -mfma -mf16c
 SET_avx512     := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(SET_avx2)
 SET_avx512bf16 := -mavx512bf16 $(SET_avx512)
+# Fuzzing runs the reference: these take minutes to build with its checks.
+ifeq ($(MODE),fuzz)
+$(B)/kernels/cpu/%.o:            CFLAGS := $(filter-out -fsanitize%,$(CFLAGS))
+endif
 $(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
 $(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
 $(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
-.PHONY: help all run test unit check lint bench model clean setup golden-long system gen python
+.PHONY: help all run test unit check lint fuzz fuzz-seeds bench model clean setup golden-long system gen python
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -102,6 +109,15 @@ lint: build/.setup ## layers, sizes, headers, named paths
 
 check: build/.setup ## lint, format, warnings, sanitizer builds and their unit tests
 	@bash tools/check.sh
+
+FUZZ    ?= all
+SECONDS ?= 60
+fuzz: build/.setup ## libFuzzer targets: FUZZ=name (all) for SECONDS=n each (60); clang
+	@bash tools/fuzz.sh "$(FUZZ)" "$(SECONDS)"
+
+fuzz-seeds: build/.setup ## write the seeds in tests/fuzz that a program makes
+	@$(MAKE) -s -j$(JOBS) $(B)/bin/make_seeds >&2
+	@$(B)/bin/make_seeds tests/fuzz
 
 bench: all model ## side by side with llama.cpp, built on first use (ARGS="--rows 1,2 --quick")
 	@bash tools/bench.sh $(ARGS)
@@ -166,5 +182,15 @@ $(B)/tests/$(1): $(B)/tests/unit/$(1).o $(wildcard tests/unit/support*.c) $(call
 	@mkdir -p $$(@D) && echo "link $$@" && $$(CC) $$(BASE) -o $$@ $$(filter %.o,$$^) $(LIBS) -lcunit $(NETLIBS) $(call libs,tests/unit/$(1).c) -lxxhash -lm -lpthread
 endef
 $(foreach u,$(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c)),$(eval $(call unit,$(u))))
+
+# A fuzzing target names extra sources and libraries in the same way. Only with MODE=fuzz and clang.
+FUZZES := $(patsubst tests/fuzz/%.c,$(B)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
+define fuzz_target
+$(B)/bin/$(1): $(B)/tests/fuzz/$(1).o $(call obj,$(call uses,tests/fuzz/$(1).c)) $(LIBS)
+	@mkdir -p $$(@D) && echo "link $$@" && $$(CXX) $$(BASE) -fsanitize=fuzzer -o $$@ $$(filter %.o,$$^) $(LIBS) $(call libs,tests/fuzz/$(1).c) $(NETLIBS) -lxxhash -lm -lpthread
+endef
+$(foreach f,$(notdir $(FUZZES)),$(eval $(call fuzz_target,$(f))))
+$(B)/bin/make_seeds: $(B)/tests/fuzz/make_seeds.o $(call obj,$(call uses,tests/fuzz/make_seeds.c)) $(LIBS)
+	@mkdir -p $(@D) && echo "link $@" && $(CC) $(BASE) -o $@ $(filter %.o,$^) $(LIBS) $(NETLIBS) -lxxhash -lm -lpthread
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

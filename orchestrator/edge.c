@@ -100,6 +100,8 @@ static void take_prompt(struct gm_turn *t, const int32_t *ids, size_t n_ids)
                     "the conversation has %zu tokens and the context is %u: begin another one "
                     "(/new), or start the pipeline with a larger --context",
                     n, context));
+    else if (n == 0)
+        gm_fail(&err, GM_INVALID, "the turn has no tokens; send some text");
     else if (!(t->prompt = malloc(n * sizeof *t->prompt + 1)))
         gm_fail(&err, GM_EXHAUSTED, "no memory for a prompt of %zu tokens", n);
     struct about *a = err.status == GM_OK ? about(t) : NULL;
@@ -254,6 +256,7 @@ static void load(struct gm_turn *t, const char *turn);
 static void on_known(struct gm_turn *t, struct gm_sess *sess)
 {
     struct gm_err err = GM_ERR_NONE;
+    struct gm_orch *o = t->orch;
     struct gm_stream *stream = t->stream;
     if (sess->record->finish) {
         if (stream)
@@ -261,8 +264,8 @@ static void on_known(struct gm_turn *t, struct gm_sess *sess)
         t->stream = NULL;
         gm_turn_free(t);
         if (stream)
-            gm_orch_tell(stream, sess);
-    } else if (!t->orch->recovered) {
+            gm_orch_tell(o, stream, sess);
+    } else if (!o->recovered) {
         gm_fail(&err, GM_UNAVAILABLE, "running turns are still being read from Redis");
         err.retry_ms = 100;
         gm_turn_fail(t, &err);

@@ -130,10 +130,11 @@ struct gm_orch {
     struct gm_service base;
     struct gm_roster roster;
     struct gm_store *store;
-    struct gm_strmap turns;  /* key -> struct gm_turn */
-    struct gm_idmap serials; /* serial -> struct gm_turn */
-    struct gm_idmap tickets; /* ticket -> struct gm_turn */
-    uint64_t next_serial;    /* begins with the time, so that turns of later lives are younger */
+    struct gm_strmap turns;    /* key -> struct gm_turn */
+    struct gm_idmap serials;   /* serial -> struct gm_turn */
+    struct gm_idmap tickets;   /* ticket -> struct gm_turn */
+    struct gm_replay *replays; /* turns that are told again */
+    uint64_t next_serial;      /* begins with the time, so that turns of later lives are younger */
     char home[GM_ENDPOINT_MAX];
     const char *model;
     char instance[32]; /* "orchestrator-0": holds leases */
@@ -152,7 +153,7 @@ struct gm_orch_options {
     int64_t index, shards, context, session_ttl_ms;
     struct gm_net_options net;
 };
-/* Serves until a stop signal. Once a process. */
+/* Serves until a stop signal. One at a time in a process. */
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err);
 
 /* ---- roster.c ----------------------------------------------------------------------------------
@@ -230,7 +231,10 @@ void gm_orch_recover(struct gm_orch *o);
  * the stream. */
 void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream);
 /* The same from what Redis said of it: sess->record and sess->answer are taken. */
-void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess);
+void gm_orch_tell(struct gm_orch *o, struct gm_stream *stream, struct gm_sess *sess);
+/* Ends those whose client was not heard of for GM_ORPHAN_MS; paused_ms of late count for nobody. */
+void gm_replay_tick(struct gm_orch *o, int64_t paused_ms);
+void gm_replay_close(struct gm_orch *o); /* after the calls are closed */
 
 /* Calls about stored sessions (session_calls.c). */
 gm_rpc_method gm_call_sessions, gm_call_session, gm_call_undo, gm_call_remove;

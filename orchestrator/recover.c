@@ -97,7 +97,8 @@ static void on_running(void *ctx, const struct redisReply *reply, const struct g
             gm__turn_record__unpack(NULL, (size_t)rec->len, (const uint8_t *)rec->str);
         if (!r)
             continue;
-        if (!r->finish && gm_id_ok(r->tenant) && gm_id_ok(r->session) && gm_id_ok(r->request->turn))
+        if (!r->finish && r->n_prompt > 0 && gm_id_ok(r->tenant) && gm_id_ok(r->session) &&
+            gm_id_ok(r->request->turn))
             revive(o, r, reply->element[i + 1]);
         if (!r->request) /* moved into the turn: the required fields are not ours any more */
             r->request = calloc(1, sizeof *r->request), gm__start_request__init(r->request);

@@ -9,10 +9,13 @@
 
 #include "orchestrator/orch.h"
 
-struct replay {
+struct gm_replay {
     struct gm_orch *orch;
-    struct gm_stream *stream; /* NULL: the client is gone */
-    bool of_session;          /* `from` counts tokens of the answer */
+    struct gm_replay *next, **at; /* of the list of all: the one behind, what points here */
+    struct gm_stream *stream;     /* NULL: the client is gone */
+    int64_t client_ms;            /* last word of the client */
+    bool asks;                    /* an answer of Redis is on its way to it */
+    bool of_session;              /* `from` counts tokens of the answer */
     uint32_t from;
     struct gm_sess sess; /* what is told lies in it */
     /* what is told; borrowed from sess */
@@ -23,17 +26,20 @@ struct replay {
     bool started_sent;
 };
 
-static void replay_end(struct replay *r, const struct gm_err *err)
+static void replay_end(struct gm_replay *r, const struct gm_err *err)
 {
     if (r->stream) {
         gm_stream_on_event(r->stream, NULL, NULL);
         gm_stream_end(r->stream, err);
     }
+    *r->at = r->next;
+    if (r->next)
+        r->next->at = r->at;
     gm_sess_free(&r->sess);
     free(r);
 }
 
-static bool send_tokens(struct replay *r)
+static bool send_tokens(struct gm_replay *r)
 {
     Gm__Token tokens[GM_EVENT_TOKENS_MAX], *rows[GM_EVENT_TOKENS_MAX];
     Gm__TurnEvent event = GM__TURN_EVENT__INIT;
@@ -52,7 +58,7 @@ static bool send_tokens(struct replay *r)
 }
 
 /* Sends what there is credit for. The replay may be gone after it. */
-static void flush(struct replay *r)
+static void flush(struct gm_replay *r)
 {
     Gm__TurnEvent event = GM__TURN_EVENT__INIT;
     if (!r->started_sent) {
@@ -72,17 +78,39 @@ static void flush(struct replay *r)
 
 static void on_stream(void *ctx, struct gm_stream *s, bool gone, uint32_t credit)
 {
-    struct replay *r = ctx;
+    struct gm_replay *r = ctx;
     (void)s;
+    r->client_ms = gm_now_ms();
     if (gone)
         r->stream = NULL;
-    if (gone && r->started.session) /* nothing of Redis is on its way */
+    if (gone && !r->asks)
         replay_end(r, NULL);
-    else if (!gone && credit > 0 && r->started.session)
+    else if (!gone && credit > 0 && !r->asks)
         flush(r);
 }
 
-static void tell(struct replay *r)
+/* A client that died in the middle is never heard of again: what it was told is not kept for it. */
+void gm_replay_tick(struct gm_orch *o, int64_t paused_ms)
+{
+    struct gm_err err = GM_ERR_NONE;
+    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %d s", GM_ORPHAN_MS / 1000);
+    for (struct gm_replay *r = o->replays, *next; r; r = next) {
+        next = r->next;
+        r->client_ms += paused_ms;
+        if (!r->asks && gm_now_ms() - r->client_ms > GM_ORPHAN_MS)
+            replay_end(r, &err);
+    }
+}
+
+void gm_replay_close(struct gm_orch *o)
+{
+    while (o->replays) {
+        o->replays->stream = NULL; /* it went with the calls */
+        replay_end(o->replays, NULL);
+    }
+}
+
+static void tell(struct gm_replay *r)
 {
     if (!r->stream) {
         replay_end(r, NULL);
@@ -96,7 +124,7 @@ static void tell(struct replay *r)
     flush(r);
 }
 
-static void tell_record(struct replay *r)
+static void tell_record(struct gm_replay *r)
 {
     const Gm__TurnRecord *record = r->sess.record;
     r->started.session = record->session;
@@ -109,7 +137,7 @@ static void tell_record(struct replay *r)
     tell(r);
 }
 
-static void tell_last(struct replay *r)
+static void tell_last(struct gm_replay *r)
 {
     const Gm__TurnInfo *last = r->sess.turns[r->sess.n_turns - 1];
     r->started.session = r->sess.id;
@@ -123,7 +151,7 @@ static void tell_last(struct replay *r)
 }
 
 /* Makes what Redis gave the replay's own. */
-static void take(struct replay *r, struct gm_sess *sess)
+static void take(struct gm_replay *r, struct gm_sess *sess)
 {
     r->sess = *sess;
     sess->ids = sess->answer = NULL;
@@ -134,8 +162,9 @@ static void take(struct replay *r, struct gm_sess *sess)
 
 static void on_record(void *ctx, struct gm_sess *sess, const struct gm_err *failed)
 {
-    struct replay *r = ctx;
+    struct gm_replay *r = ctx;
     struct gm_err err = *failed;
+    r->asks = false;
     if (err.status == GM_OK && !sess->record->finish)
         gm_fail(&err, GM_NOT_FOUND,
                 "no such turn or session is running here, and none has ended lately");
@@ -149,11 +178,13 @@ static void on_record(void *ctx, struct gm_sess *sess, const struct gm_err *fail
 
 static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *failed)
 {
-    struct replay *r = ctx;
+    struct gm_replay *r = ctx;
     struct gm_err err = *failed;
+    r->asks = false;
     if (err.status != GM_OK) {
         replay_end(r, &err);
     } else if (sess->n_turns == 0) { /* one of a single turn may have the turn's name */
+        r->asks = true;
         gm_sess_ended(r->orch, sess->tenant, sess->id, on_record, r);
     } else {
         take(r, sess);
@@ -161,9 +192,9 @@ static void on_session(void *ctx, struct gm_sess *sess, const struct gm_err *fai
     }
 }
 
-static struct replay *replay_new(struct gm_orch *o, struct gm_stream *stream)
+static struct gm_replay *replay_new(struct gm_orch *o, struct gm_stream *stream)
 {
-    struct replay *r = calloc(1, sizeof *r);
+    struct gm_replay *r = calloc(1, sizeof *r);
     if (!r) {
         struct gm_err err = GM_ERR_NONE;
         gm_fail(&err, GM_EXHAUSTED, "no memory for a call");
@@ -172,15 +203,21 @@ static struct replay *replay_new(struct gm_orch *o, struct gm_stream *stream)
     }
     r->orch = o;
     r->stream = stream;
+    r->client_ms = gm_now_ms();
+    r->next = o->replays;
+    r->at = &o->replays;
+    if (r->next)
+        r->next->at = &r->next;
+    o->replays = r;
     gm__started_event__init(&r->started);
     gm__finished_event__init(&r->finished);
     gm_stream_on_event(stream, on_stream, r);
     return r;
 }
 
-void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess)
+void gm_orch_tell(struct gm_orch *o, struct gm_stream *stream, struct gm_sess *sess)
 {
-    struct replay *r = replay_new(NULL, stream);
+    struct gm_replay *r = replay_new(o, stream);
     if (!r)
         return;
     take(r, sess);
@@ -190,12 +227,13 @@ void gm_orch_tell(struct gm_stream *stream, struct gm_sess *sess)
 void gm_orch_replay(struct gm_orch *o, const Gm__ResumeRequest *in, struct gm_stream *stream)
 {
     struct gm_sess of = { .exists = false };
-    struct replay *r = replay_new(o, stream);
+    struct gm_replay *r = replay_new(o, stream);
     if (!r)
         return;
     r->from = in->from;
     r->of_session = !in->turn[0];
     snprintf(of.tenant, sizeof of.tenant, "%s", in->tenant ? in->tenant : "local");
+    r->asks = true;
     if (!r->of_session) {
         gm_sess_ended(o, of.tenant, in->turn, on_record, r);
         return;

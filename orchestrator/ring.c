@@ -361,24 +361,33 @@ static void on_emitted(struct gm_turn *t, Gm__Emitted *e)
         gm_turn_flush(t);
 }
 
+static bool rows_room(struct gm_turn *t, size_t more)
+{
+    const size_t cap = t->n_rows + more > 2 * t->rows_cap ? t->n_rows + more : 2 * t->rows_cap;
+    if (t->n_rows + more <= t->rows_cap)
+        return true;
+    Gm__ScoreRow **rows = realloc(t->rows, cap * sizeof *rows);
+    if (!rows)
+        return false;
+    t->rows = rows;
+    t->rows_cap = cap;
+    return true;
+}
+
 static void on_scored(struct gm_turn *t, Gm__Scored *s)
 {
+    size_t left = 0;
     t->progress_ms = gm_now_ms();
+    if (!rows_room(t, s->n_rows))
+        return;
     for (size_t i = 0; i < s->n_rows; i++) {
-        if (s->rows[i]->pos != t->n_rows * t->every)
-            continue;
-        if (t->n_rows == t->rows_cap) {
-            const size_t cap = t->rows_cap ? t->rows_cap * 2 : 256;
-            Gm__ScoreRow **more = realloc(t->rows, cap * sizeof *more);
-            if (!more)
-                return;
-            t->rows = more;
-            t->rows_cap = cap;
-        }
-        t->rows[t->n_rows++] = s->rows[i];
-        s->n_rows = i; /* one row a message: the rest is not ours to free twice */
-        break;
+        Gm__ScoreRow *row = s->rows[i];
+        if (t->n_rows < t->rows_want && row->pos == t->n_rows * t->every)
+            t->rows[t->n_rows++] = row; /* ours now */
+        else
+            s->rows[left++] = row;
     }
+    s->n_rows = left;
     gm_turn_flush(t);
 }
 
@@ -408,7 +417,7 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         Gm__Emitted *e = gm_msg_unpack(msg, &gm__emitted__descriptor, err);
         if (!e)
             return err->status;
-        if ((t = gm_idmap_get(&o->tickets, e->ticket)) &&
+        if ((t = gm_idmap_get(&o->tickets, e->ticket)) && !t->score &&
             (t->state == GM_TURN_RUN || t->state == GM_TURN_OPEN))
             on_emitted(t, e);
         gm__emitted__free_unpacked(e, NULL);
@@ -416,7 +425,7 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         Gm__Scored *s = gm_msg_unpack(msg, &gm__scored__descriptor, err);
         if (!s)
             return err->status;
-        if ((t = gm_idmap_get(&o->tickets, s->ticket)) && t->state == GM_TURN_RUN)
+        if ((t = gm_idmap_get(&o->tickets, s->ticket)) && t->score && t->state == GM_TURN_RUN)
             on_scored(t, s);
         gm__scored__free_unpacked(s, NULL);
     } else if (msg->env->kind == GM__KIND__CHUNK_DONE) {

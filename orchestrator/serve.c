@@ -5,6 +5,7 @@
  */
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "orchestrator/orch.h"
 
@@ -25,15 +26,17 @@ static void on_fds(void *self, const struct pollfd *fds, int n)
 
 /* After a time in which this process did not run, for example because the machine stood still,
  * nobody could be heard: it counts against no client and no ring. */
-static void forgive_pause(struct gm_orch *o)
+static int64_t forgive_pause(struct gm_orch *o)
 {
     const int64_t now = gm_now_ms(), gap = now - o->step_ms;
-    for (size_t i = 0; o->step_ms && gap > GM_PAUSE_MS && i < o->turns.map.n; i++) {
+    const int64_t paused = o->step_ms && gap > GM_PAUSE_MS ? gap : 0;
+    for (size_t i = 0; paused > 0 && i < o->turns.map.n; i++) {
         struct gm_turn *t = o->turns.map.entries[i].value;
-        t->client_ms += gap;
-        t->progress_ms += gap;
+        t->client_ms += paused;
+        t->progress_ms += paused;
     }
     o->step_ms = now;
+    return paused;
 }
 
 static enum gm_status step(void *self, bool *again, struct gm_err *err)
@@ -41,7 +44,7 @@ static enum gm_status step(void *self, bool *again, struct gm_err *err)
     struct gm_orch *o = self;
     (void)err;
     *again = false;
-    forgive_pause(o);
+    gm_replay_tick(o, forgive_pause(o));
     gm_store_tick(o->store);
     gm_orch_recover(o);
     for (size_t i = o->turns.map.n; i-- > 0;)
@@ -109,11 +112,13 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
 
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err)
 {
-    static struct gm_orch o; /* one process is one orchestrator */
+    static struct gm_orch o; /* one at a time in a process */
+    memset(&o, 0, sizeof o);
     const enum gm_status rc = open_and_run(&o, opt, err);
     while (o.turns.map.n > 0)
         gm_turn_free(o.turns.map.entries[0].value);
     gm_service_close(&o.base);
+    gm_replay_close(&o);
     gm_store_close(&o.store);
     gm_strmap_close(&o.turns);
     gm_idmap_close(&o.serials);

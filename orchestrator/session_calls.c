@@ -11,11 +11,13 @@
 
 enum { ROW = 7 }; /* fields of a session in a list */
 
+enum what { SHOW, UNDO, REMOVE, LIST };
+
 /* A call that waits for Redis. The stream may go before the answer comes. */
 struct asking {
     struct gm_orch *orch;
     struct gm_stream *stream; /* NULL: the client is gone */
-    enum { SHOW, UNDO, REMOVE, LIST } what;
+    enum what what;
     struct gm_sess sess; /* after loading */
 };
 
@@ -141,7 +143,7 @@ static void on_loaded(void *ctx, struct gm_sess *sess, const struct gm_err *why)
 }
 
 static enum gm_status ask(struct gm_orch *o, struct gm_stream *stream, const Gm__SessionRequest *in,
-                          int what, struct gm_err *err)
+                          enum what what, struct gm_err *err)
 {
     const char *tenant = in->tenant ? in->tenant : "local";
     struct asking *a;

@@ -246,9 +246,9 @@ void gm_turn_end(struct gm_turn *t, const char *finish)
 {
     if (t->state == GM_TURN_SAVE)
         return;
-    if (t->state < GM_TURN_WAIT) { /* nothing was computed: nothing to keep */
+    if (t->score || t->state < GM_TURN_WAIT) { /* there is nothing to keep */
         struct gm_err err = GM_ERR_NONE;
-        gm_fail(&err, GM_CANCELLED, "cancelled before the first token");
+        gm_fail(&err, GM_CANCELLED, t->score ? "cancelled" : "cancelled before the first token");
         gm_turn_fail(t, &err);
         return;
     }

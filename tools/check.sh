@@ -41,7 +41,7 @@ step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
-step "fuzzing" bash tools/fuzz.sh 20
+step "fuzzing" env FUZZ_JOBS=2 bash tools/fuzz.sh all 30
 step "hostile clients" bash tools/check-hostile.sh
 
 if [ ${#failed[@]} -gt 0 ]; then

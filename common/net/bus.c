@@ -411,10 +411,22 @@ void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *
 static bool frame_of(zmq_msg_t *f, const ProtobufCMessage *m)
 {
     const size_t n = m ? protobuf_c_message_get_packed_size(m) : 0;
-    if (zmq_msg_init_size(f, n) != 0)
+    if (zmq_msg_init_size(f, n) != 0) {
+        zmq_msg_init(f);
         return false;
+    }
     if (m)
         protobuf_c_message_pack(m, zmq_msg_data(f));
+    return true;
+}
+
+static bool frame_fill(zmq_msg_t *f, const void *bytes, size_t n)
+{
+    if (zmq_msg_init_size(f, n) != 0) {
+        zmq_msg_init(f);
+        return false;
+    }
+    memcpy(zmq_msg_data(f), bytes, n);
     return true;
 }
 
@@ -475,12 +487,16 @@ static enum gm_status put(struct gm_bus *bus, const struct parcel *p, struct gm_
     env->version = VERSION;
     env->has_boot = 1;
     env->boot = bus->boot;
+    const int n = p->payload_len > 0 ? 3 : 2; /* what is made is sent or closed */
+    for (int i = 0; i < n; i++)
+        zmq_msg_init(&f[i]);
     if (!frame_of(&f[0], &env->base) || !frame_of(&f[1], p->body) ||
-        zmq_msg_init_size(&f[2], p->payload_len) != 0)
+        (n == 3 && !frame_fill(&f[2], p->payload, p->payload_len))) {
+        for (int i = 0; i < n; i++)
+            zmq_msg_close(&f[i]);
         return gm_fail(err, GM_EXHAUSTED, "no memory for a message");
-    if (p->payload_len > 0)
-        memcpy(zmq_msg_data(&f[2]), p->payload, p->payload_len);
-    return send_frames(p->sock, p->to, f, p->payload_len > 0 ? 3 : 2, err);
+    }
+    return send_frames(p->sock, p->to, f, n, err);
 }
 
 enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,

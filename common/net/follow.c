@@ -167,7 +167,7 @@ static void take_event(struct gm_follow *f, const Gm__TurnEvent *in)
     size_t n = skip;
     while (n < in->n_tokens && (f->have == 0 || in->tokens[n]->pos == f->have))
         f->have = in->tokens[n++]->pos + 1;
-    event.tokens = in->tokens + skip;
+    event.tokens = skip > 0 ? in->tokens + skip : in->tokens;
     event.n_tokens = n - skip;
     f->gap = n < in->n_tokens;
     if (f->gap)

@@ -26,6 +26,7 @@ struct call {
     uint64_t boot;
     uint32_t sendable; /* messages that the server takes now */
     bool lost, sends, half_closed, keepalive;
+    bool items; /* a stream of items and an end answer it; else one reply */
 };
 
 void gm_rpc_client_close(struct gm_rpc *rpc)
@@ -48,6 +49,7 @@ static struct call *call_new(struct gm_rpc *rpc, const struct gm_call *call,
                             .deadline_ms = call->timeout_ms ? gm_now_ms() + call->timeout_ms : 0,
                             .pong_ms = gm_now_ms(),
                             .sends = call->request == NULL,
+                            .items = call->credit > 0,
                             .keepalive = more->keepalive };
     return c;
 }
@@ -206,7 +208,7 @@ static void err_from(struct gm_err *err, const Gm__Envelope *env)
     if (!env->has_status || env->status == GM_OK)
         return;
     gm_fail(err, env->status <= GM_UNAUTHENTICATED ? (enum gm_status)env->status : GM_UNKNOWN, "%s",
-            env->text ? env->text : "the call failed without a sentence");
+            env->text && env->text[0] ? env->text : "the call failed without a sentence");
     err->retry_ms = env->has_retry_ms ? (long)env->retry_ms : 0;
     if (env->has_detail && env->detail == GM_DETAIL_CONTEXT)
         err->detail = GM_DETAIL_CONTEXT;
@@ -223,6 +225,9 @@ void gm_rpc_on_answer(struct gm_rpc *rpc, const struct gm_msg *msg)
     c->pong_ms = gm_now_ms();
     c->boot = env->boot;
     err_from(&err, env);
+    if (err.status == GM_OK && !c->items && env->kind != GM__KIND__REPLY)
+        gm_fail(&err, GM_INTERNAL, "%s answered a call as if it were a stream",
+                gm_peer_endpoint(c->peer));
     if (err.status == GM_OK && env->kind != GM__KIND__END)
         body = gm_msg_unpack(msg, c->reply, &err);
     rpc->trailer = env->meta;

@@ -13,7 +13,7 @@
 
 #include "services/cli/cli.h"
 
-enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5, STOP_RANKS = 4 };
+enum { STATE_BYTES_MAX = 1 << 20, POLL_MS = 5, STOP_RANKS = 4, PID_MAX = INT32_MAX };
 
 static const char *const file_name = "state.json";
 
@@ -140,7 +140,8 @@ static bool proc_load(struct gm_proc *p, json_t *j)
                     &index, "pid", &pid, "start", &start, "started_ms", &started, "begin",
                     &p->begin, "end", &p->end, "restarts", &p->restarts, "failed", &failed) != 0)
         return false;
-    if (index < 0 || index >= GM_CUT_SHARDS_MAX || pid < 0 || strlen(role) >= sizeof p->role)
+    if (index < 0 || index >= GM_CUT_SHARDS_MAX || pid < 0 || pid > PID_MAX ||
+        strlen(role) >= sizeof p->role)
         return false;
     snprintf(p->role, sizeof p->role, "%s", role);
     p->index = (uint32_t)index;
@@ -158,7 +159,8 @@ static bool state_fill(struct gm_state *st, json_t *all)
     json_int_t pid, start;
     int single = 0, ready = 0;
     if (json_unpack(all, "{s:b, s:b, s:I, s:I, s:o, s:o}", "private", &single, "ready", &ready,
-                    "pid", &pid, "start", &start, "options", &options, "processes", &procs) != 0)
+                    "pid", &pid, "start", &start, "options", &options, "processes", &procs) != 0 ||
+        pid < 0 || pid > PID_MAX)
         return false;
     st->single = single;
     st->ready = ready;

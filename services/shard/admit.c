@@ -202,6 +202,9 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
     if (strcmp(in->numerics, gm_slice_numerics(s->slice)) != 0)
         return gm_fail(err, GM_ABORTED, "this shard computes as %s, the turn was begun as %s",
                        gm_slice_numerics(s->slice), in->numerics);
+    if (!in->score && !in->session[0]) /* "" is the mark of a score's rows */
+        return gm_fail(err, GM_INVALID,
+                       "a turn's rows are kept by its session's name, and it is empty");
     if (in->n_ids < 1 || in->positions < in->n_ids)
         return gm_fail(err, GM_INVALID, "a turn of %d positions for a prompt of %d tokens",
                        in->positions, in->n_ids);

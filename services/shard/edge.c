@@ -187,6 +187,16 @@ static enum gm_status on_token_rows(struct gm_shard_service *s, const ProtobufCM
                            span->has_start && span->start, err);
 }
 
+/* Rows [pos, pos + n) must lie in the context of the pipeline. */
+static enum gm_status check_rows(const struct gm_shard_service *s, uint32_t pos, size_t n,
+                                 struct gm_err *err)
+{
+    if (n > (size_t)s->context || pos > (size_t)s->context - n)
+        return gm_fail(err, GM_INVALID, "%zu rows from position %u, and the context is %d", n, pos,
+                       s->context);
+    return GM_OK;
+}
+
 /* One span of hidden rows becomes a work of its own. */
 static enum gm_status arrive(struct gm_shard_service *s, const Gm__Span *span, const float *rows,
                              size_t d, struct gm_err *err)
@@ -230,6 +240,8 @@ static enum gm_status on_hidden_rows(struct gm_shard_service *s, const ProtobufC
             (in->spans[i]->drafts > GM_DRAFT_MAX || in->spans[i]->drafts >= in->spans[i]->n_ids))
             return gm_fail(err, GM_INVALID, "%u guesses among %zu rows, allowed are %d",
                            in->spans[i]->drafts, in->spans[i]->n_ids, GM_DRAFT_MAX);
+        if (check_rows(s, in->spans[i]->pos, in->spans[i]->n_ids, err) != GM_OK)
+            return err->status;
         rows += in->spans[i]->n_ids;
     }
     if (msg->payload_len != rows * d * sizeof(float))
@@ -249,6 +261,8 @@ static enum gm_status on_chosen(struct gm_shard_service *s, const ProtobufCMessa
 {
     const Gm__Chosen *in = (const Gm__Chosen *)body;
     (void)msg;
+    if (check_rows(s, in->pos, 1, err) != GM_OK)
+        return err->status;
     return gm_shard_chosen(&s->shard, in->ticket, (int32_t)in->pos, in->id, err);
 }
 
@@ -268,6 +282,8 @@ static enum gm_status on_more(struct gm_shard_service *s, const ProtobufCMessage
     (void)msg;
     if (in->k > INT32_MAX)
         return gm_fail(err, GM_INVALID, "%u candidates asked", in->k);
+    if (check_rows(s, in->pos, 1, err) != GM_OK)
+        return err->status;
     gm_shard_more(&s->shard, in->ticket, (int32_t)in->pos, (int32_t)in->k);
     return GM_OK;
 }
@@ -348,6 +364,9 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                        "%u positions are more than the %d of this pipeline; start it with a larger "
                        "--context",
                        in->positions, s->context);
+    if (in->prompt_len > in->n_ids)
+        return gm_fail(err, GM_INVALID, "a prompt of %u tokens among %zu", in->prompt_len,
+                       in->n_ids);
     if (n_bias > GM_BIAS_MAX || (in->has_top_n && in->top_n > GM_LOGPROBS_MAX))
         return gm_fail(err, GM_INVALID, "at most %d biased tokens and %d log-probabilities",
                        GM_BIAS_MAX, GM_LOGPROBS_MAX);
@@ -364,11 +383,13 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
     r.rules.top_n = in->has_top_n ? (int32_t)in->top_n : 0;
     if (in->has_deadline_us && in->deadline_us > 0)
         r.deadline_us = gm_now_us() + (int64_t)in->deadline_us;
-    if (in->next && !(r.next = gm_bus_peer(s->base.bus, in->next, err)))
-        return err->status;
-    if (!in->home || !(r.home = gm_bus_peer(s->base.bus, in->home, err)))
-        return in->home ? err->status : gm_fail(err, GM_INVALID, "a turn needs a home");
-    if (in->first && !(r.first = gm_bus_peer(s->base.bus, in->first, err)))
+    if (!in->next || !in->home || !in->first)
+        return gm_fail(err, GM_INVALID,
+                       "a turn needs the endpoints of what comes next, its home and shard 0");
+    r.next = gm_bus_peer(s->base.bus, in->next, err);
+    r.home = r.next ? gm_bus_peer(s->base.bus, in->home, err) : NULL;
+    r.first = r.home ? gm_bus_peer(s->base.bus, in->first, err) : NULL;
+    if (!r.first)
         return err->status;
     int32_t have = 0, rewind_min = 0;
     enum gm_status rc = gm_shard_reserve(&s->shard, &r, &have, &rewind_min, err);

@@ -1,3 +1,8 @@
+// uses: services/gateway/request.c services/gateway/params.c services/gateway/problem.c
+// uses: services/gateway/scan.c services/gateway/path.c services/gateway/read_messages.c
+// uses: services/gateway/read_more.c services/gateway/read_options.c
+// uses: services/gateway/read_prompts.c
+// libs: -ljansson
 /* fuzz_path.c - libFuzzer target: any bytes as a request's method and target.
  *
  * Owns:      what must hold of every target: a route with a checked id, or a problem.

@@ -86,7 +86,7 @@ static enum gm_status run_encode(void *self, struct gm_stream *s, const Protobuf
     (void)self, (void)request, (void)err;
     for (int i = 0; i < RING_ENCODED; i++)
         ids[i] = 20 + i;
-    r.n_ids = RING_ENCODED;
+    r.n_ids = ring.empty ? 0 : RING_ENCODED;
     r.ids = ids;
     ring.encoded++;
     return gm_rpc_reply(s, &r.base);
@@ -123,6 +123,7 @@ static enum gm_status run_reserve(void *self, struct gm_stream *s, const Protobu
     if (ring.full)
         return gm_retry_after(err, 77, gm_fail(err, GM_EXHAUSTED, "no pages are free"));
     ring.reserved++;
+    ring.ticket = in->ticket;
     ring.n_prompt = in->n_ids < RING_CONTEXT ? in->n_ids : RING_CONTEXT;
     memcpy(ring.prompt, in->ids, ring.n_prompt * sizeof *ring.prompt);
     r.boot = gm_bus_boot(p->bus);
@@ -228,6 +229,11 @@ void orch_turn(int wait_ms)
     take(bus, rpc);
     if (wait_ms > 0)
         gm_sleep_ms(wait_ms);
+}
+
+void orch_post(Gm__Kind kind, const ProtobufCMessage *body)
+{
+    (void)gm_bus_post(parts[1].bus, parts[1].home, kind, body, NULL, 0, NULL);
 }
 
 /* ---- processes ---------------------------------------------------------------------------------

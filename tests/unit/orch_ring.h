@@ -22,8 +22,10 @@ struct ring {
     int encoded, reserved;        /* calls */
     uint32_t hold;                /* no more tokens of an answer than this; 0: all */
     bool full;                    /* no pages */
+    bool empty;                   /* an encoded turn has no ids */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
+    uint64_t ticket; /* of the last Reserve */
 };
 
 extern struct ring ring;
@@ -38,6 +40,9 @@ void orch_down(void);
 void orch_signal(int signal);
 /* One round of all loops but the orchestrator's, which has its own process. */
 void orch_turn(int wait_ms);
+
+/* Sends the orchestrator a message of the ring, in the sampler's name. */
+void orch_post(Gm__Kind kind, const ProtobufCMessage *body);
 
 /* The token at a position. */
 int32_t orch_token(uint32_t pos);

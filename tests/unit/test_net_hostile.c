@@ -6,6 +6,7 @@
  */
 #include <CUnit/Basic.h>
 #include <CUnit/CUnit.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -200,6 +201,77 @@ static void test_forged(void)
     ends_close();
 }
 
+/* ---- a server that answers wrongly ----------------------------------------------------------- */
+
+/* Takes one call off the socket and answers it; false: none has come. */
+static bool answer_raw(void *router, Gm__Kind kind, uint32_t status, const char *text)
+{
+    uint8_t id[64], frame[1024];
+    const int id_len = zmq_recv(router, id, sizeof id, ZMQ_DONTWAIT);
+    const int n = id_len < 0 ? -1 : zmq_recv(router, frame, sizeof frame, ZMQ_DONTWAIT);
+    Gm__Envelope *call = n < 0 ? NULL : gm__envelope__unpack(NULL, (size_t)n, frame);
+    if (id_len >= 0)
+        (void)zmq_recv(router, frame, sizeof frame, ZMQ_DONTWAIT); /* the body */
+    if (call == NULL)
+        return false;
+    Gm__Envelope env = GM__ENVELOPE__INIT;
+    env.version = 1;
+    env.kind = kind;
+    env.has_call = 1;
+    env.call = call->call;
+    env.has_status = status > 0;
+    env.status = status;
+    env.text = (char *)(uintptr_t)text;
+    const size_t env_n = gm__envelope__pack(&env, frame);
+    (void)zmq_send(router, id, (size_t)id_len, ZMQ_SNDMORE);
+    (void)zmq_send(router, frame, env_n, ZMQ_SNDMORE);
+    (void)zmq_send(router, "", 0, 0);
+    gm__envelope__free_unpacked(call, NULL);
+    return true;
+}
+
+/* One call, answered so; what its caller heard. */
+static struct got answered(void *router, Gm__Kind kind, uint32_t status, const char *text)
+{
+    const int64_t end = gm_now_ms() + PATIENCE_MS;
+    struct got g;
+    CU_ASSERT_FATAL(call_empty("Test.Count", 0, 0, &g) != 0);
+    while (gm_now_ms() < end && !answer_raw(router, kind, status, text))
+        pump(5, NULL);
+    pump(PATIENCE_MS, &g.done);
+    return g;
+}
+
+/* Found by fuzzing: an item or an end for a call of one reply told its caller of success without a
+ * body, or told it more than once. */
+static void test_wrong_answers(void)
+{
+    char endpoint[GM_ENDPOINT_MAX];
+    const int linger = 0;
+    struct gm_err err = GM_ERR_NONE;
+    void *ctx = zmq_ctx_new(), *router = zmq_socket(ctx, ZMQ_ROUTER);
+    CU_ASSERT_FATAL(ends_open(false));
+    (void)zmq_setsockopt(router, ZMQ_LINGER, &linger, sizeof linger);
+    (void)snprintf(endpoint, sizeof endpoint, "ipc://%s/wrong.sock", dir);
+    CU_ASSERT_EQUAL_FATAL(zmq_bind(router, endpoint), 0);
+    peer = gm_bus_peer(bus, endpoint, &err);
+    CU_ASSERT_FATAL(peer != NULL);
+    struct got g = answered(router, GM__KIND__ITEM, 0, NULL);
+    CU_ASSERT(g.done == 1 && g.items == 0);
+    CU_ASSERT_EQUAL(g.err.status, GM_INTERNAL);
+    g = answered(router, GM__KIND__END, 0, NULL);
+    CU_ASSERT_EQUAL(g.done, 1);
+    CU_ASSERT_EQUAL(g.err.status, GM_INTERNAL);
+    g = answered(router, GM__KIND__REPLY, GM_EXHAUSTED, "");
+    CU_ASSERT_EQUAL(g.err.status, GM_EXHAUSTED);
+    CU_ASSERT(g.err.text[0] != '\0');               /* every failure has a sentence */
+    g = answered(router, GM__KIND__REPLY, 0, NULL); /* an empty body is a message here */
+    CU_ASSERT(g.done == 1 && g.err.status == GM_OK);
+    (void)zmq_close(router);
+    (void)zmq_ctx_term(ctx);
+    ends_close();
+}
+
 int main(void)
 {
     if (!ends_start("test_net_hostile") || CU_initialize_registry() != CUE_SUCCESS)
@@ -207,7 +279,8 @@ int main(void)
     CU_pSuite suite = CU_add_suite("net: hostile peers", NULL, NULL);
     if (suite == NULL || !CU_add_test(suite, "malformed and oversized frames", test_malformed) ||
         !CU_add_test(suite, "noise", test_fuzz) ||
-        !CU_add_test(suite, "forged answers", test_forged))
+        !CU_add_test(suite, "forged answers", test_forged) ||
+        !CU_add_test(suite, "wrong answers", test_wrong_answers))
         return 2;
     CU_basic_run_tests();
     const unsigned failures = CU_get_number_of_failures();
