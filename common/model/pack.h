@@ -24,6 +24,7 @@ struct gm_pack_opts {
     /* Called now and then while something is packed; may be NULL. */
     void (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
     void *ctx;
+    bool doubt; /* something was changed under its users: hash the weights of packs again */
 };
 
 /* Packs what is missing and turns the matrices of *w to the packs. A pack that cannot be had (full
@@ -42,9 +43,13 @@ uint64_t gm_pack_written(const struct gm_pack *pack);
  * the model file need not be read for it; 0 where there is none. */
 uint64_t gm_pack_identity(const struct gm_pack *pack);
 
+/* A hash of the packed weights of this slice, over all its packs: equal for equal weights. 0 where
+ * there is none. */
+uint64_t gm_pack_hash(const struct gm_pack *pack);
+
 /* Packs the whole model at `model_path` (what a first start does before any shard), with `threads`
  * threads. *written: bytes that were packed, 0 if all was there. Only a model file that cannot be
- * opened is an error. */
+ * opened, or is cut meanwhile, is an error. */
 enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *kernels, int threads,
                              void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
                              uint64_t *written, struct gm_err *err);
