@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "common/base/fs.h"
+#include "common/base/mapguard.h"
 #include "common/base/text.h"
 #include "common/model/json.h"
 #include "common/model/safetensors.h"
