@@ -50,8 +50,8 @@ const struct gm_config *gm_slice_config(const struct gm_slice *slice);
 struct gm_kv *gm_slice_kv(struct gm_slice *slice);
 /* "avx512vnni-2/bf16/5d1c.../a3f0...": kernel set, KV type, weights, adapter. */
 const char *gm_slice_numerics(const struct gm_slice *slice);
-/* gm_pack_hash of its packs: tells weights apart that numerics (samples) take for the same. */
-uint64_t gm_slice_weights_hash(const struct gm_slice *slice);
+/* Of its packs: they tell weights apart that numerics (samples) take for the same. */
+void gm_slice_hashes(const struct gm_slice *slice, struct gm_pack_hashes *out);
 
 /* A run of consecutive positions of one sequence inside a batch. gm_kv_extend() was called for it:
  * its rows are positions [pos, pos + n). */

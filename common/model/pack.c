@@ -61,7 +61,8 @@ static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has a page");
 struct gm_pack {
     struct gm_map *map; /* [n] */
     int32_t n;
-    uint64_t bytes, written, identity, hash;
+    uint64_t bytes, written, identity;
+    struct gm_pack_hashes hashes;
 };
 
 /* The running opening. */
@@ -218,8 +219,7 @@ static bool use_file(struct opening *o, const struct part *p)
         p->mat[i]->packed = true;
     }
     o->pack->identity = got->identity;
-    o->pack->hash =
-        XXH3_64bits_withSeed(&got->payload_hash, sizeof got->payload_hash, o->pack->hash);
+    o->pack->hashes.part[p->number == TABLE ? GM_LAYERS_MAX : p->number] = got->payload_hash;
     o->pack->bytes += map.len;
     o->pack->map[o->pack->n++] = map;
     return true;
@@ -456,9 +456,17 @@ uint64_t gm_pack_identity(const struct gm_pack *pack)
     return pack ? pack->identity : 0;
 }
 
-uint64_t gm_pack_hash(const struct gm_pack *pack)
+void gm_pack_hashes(const struct gm_pack *pack, struct gm_pack_hashes *out)
 {
-    return pack ? pack->hash : 0;
+    *out = pack ? pack->hashes : (struct gm_pack_hashes){ { 0 } };
+}
+
+bool gm_pack_same(const struct gm_pack_hashes *a, const struct gm_pack_hashes *b)
+{
+    bool same = true;
+    for (int i = 0; i <= GM_LAYERS_MAX; i++)
+        same &= a->part[i] == b->part[i] || a->part[i] == 0 || b->part[i] == 0;
+    return same;
 }
 
 enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *kernels, int threads,

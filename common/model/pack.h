@@ -43,9 +43,14 @@ uint64_t gm_pack_written(const struct gm_pack *pack);
  * the model file need not be read for it; 0 where there is none. */
 uint64_t gm_pack_identity(const struct gm_pack *pack);
 
-/* A hash of the packed weights of this slice, over all its packs: equal for equal weights. 0 where
- * there is none. */
-uint64_t gm_pack_hash(const struct gm_pack *pack);
+/* The hash of the packed weights of each layer, and of the table at [GM_LAYERS_MAX]; 0: not packed,
+ * or not of this slice. */
+struct gm_pack_hashes {
+    uint64_t part[GM_LAYERS_MAX + 1];
+};
+void gm_pack_hashes(const struct gm_pack *pack, struct gm_pack_hashes *out);
+/* False: some weights that both have are not the same. */
+bool gm_pack_same(const struct gm_pack_hashes *a, const struct gm_pack_hashes *b);
 
 /* Packs the whole model at `model_path` (what a first start does before any shard), with `threads`
  * threads. *written: bytes that were packed, 0 if all was there. Only a model file that cannot be

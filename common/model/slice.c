@@ -312,7 +312,7 @@ const char *gm_slice_numerics(const struct gm_slice *slice)
     return slice->numerics;
 }
 
-uint64_t gm_slice_weights_hash(const struct gm_slice *slice)
+void gm_slice_hashes(const struct gm_slice *slice, struct gm_pack_hashes *out)
 {
-    return gm_pack_hash(slice->pack);
+    gm_pack_hashes(slice->pack, out);
 }

@@ -289,7 +289,7 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
 {
     struct gm_shard_service *s = self;
     if (!s->open)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed);
+        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
     if (msg->env->kind == GM__KIND__CHOSEN || msg->env->kind == GM__KIND__HIDDEN_ROWS)
         gm_slice_wake(s->shard.slice);
     for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
@@ -344,7 +344,7 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .numerics = in->numerics };
     const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;
     if (!s->open)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed);
+        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
     if (in->positions > (uint32_t)s->context || in->n_ids > in->positions)
         return gm_fail(err, GM_PRECONDITION,
                        "%u positions are more than the %d of this pipeline; start it with a larger "

@@ -30,10 +30,13 @@ struct gm_shard_service {
     struct gm_slice_opts slice_opts; /* its texts are the command line's */
     /* edge_lost.c */
     bool lost; /* the slice was open, then a file of it was cut or changed: it is opened again */
-    int64_t reopen_ms;     /* when it is tried next */
-    char numerics[256];    /* of the slice that was lost */
-    uint64_t weights_hash; /* the same */
-    bool other_weights;    /* the model file was whole and another one, and looked like this: */
+    int64_t lost_ms;              /* since when */
+    char why[GM_ERR_TEXT_MAX];    /* what is wrong with the files, and what to do */
+    char seen[GM_ERR_TEXT_MAX];   /* what the last attempt to open them said; logged once */
+    int64_t reopen_ms;            /* when that is tried next, or the files are looked at */
+    char numerics[256];           /* of the slice that was lost */
+    struct gm_pack_hashes hashes; /* the same */
+    bool other_weights; /* the model file was whole and another one, and looked like this: */
     struct gm_shard_look refused;
 };
 
@@ -44,10 +47,11 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
 
 /* Opens the slice by slice_opts, and the shard's state on it. */
 enum gm_status gm_shard_open(struct gm_shard_service *s, struct gm_err *err);
-/* After a step that set shard.lost: closes the slice and opens it again if its files are whole;
- * either way all running turns hear of it. */
+/* When shard.lost is set: tells all running turns, closes the slice and opens it again if its files
+ * are whole. */
 void gm_shard_lost(struct gm_shard_service *s);
-/* While `lost`: opens the slice again if that is due and its files are whole; when it is due. */
+/* Once a second: looks at the files of an idle shard; or, while `lost`, opens the slice again if
+ * they are whole. And how long until then. */
 void gm_shard_look(struct gm_shard_service *s);
 int gm_shard_look_ms(const struct gm_shard_service *s);
 

@@ -2,8 +2,9 @@
  *
  * Owns:      what follows: the slice is closed and opened anew, running turns are told, and until
  *            the files are whole again the shard lives on and says what is wrong with them.
- * Does not:  notice it (step.c asks common/base/mapguard.h), or decide what becomes of a turn: the
- *            orchestrator makes a new attempt (UNAVAILABLE) or ends it (DATA_LOSS).
+ * Does not:  notice it in a step (step.c asks common/base/mapguard.h), or decide what becomes of a
+ *            turn: the orchestrator makes a new attempt when the shard is ready again, and ends it
+ *            (DATA_LOSS) when that says that it failed.
  * Why:       packs are rebuilt from the model file, and a file that was only touched is as good as
  *            before: then clients see a pause. Other weights must not go on with an answer that
  *            these began, so they are refused as long as the pipeline lives.
@@ -13,7 +14,10 @@
 
 #include "services/shard/edge.h"
 
-enum { REOPEN_MS = 1000 }; /* between two looks at files that are not whole */
+enum {
+    REOPEN_MS = 1000, /* between two looks at the files */
+    GRACE_MS = 3000,  /* how long turns wait for files to be whole again before they are told */
+};
 
 /* The tickets that the closed slice had. */
 static struct gone {
@@ -82,9 +86,10 @@ static bool reopen(struct gm_shard_service *s, struct gm_err *err)
         close_slice(s);
         return false;
     }
-    const uint64_t hash = gm_slice_weights_hash(s->shard.slice);
+    struct gm_pack_hashes now;
+    gm_slice_hashes(s->shard.slice, &now);
     if (strcmp(gm_slice_numerics(s->shard.slice), s->numerics) == 0 &&
-        (hash == s->weights_hash || hash == 0 || s->weights_hash == 0))
+        gm_pack_same(&now, &s->hashes))
         return true;
     s->other_weights = true;
     s->refused = look;
@@ -96,57 +101,63 @@ static bool reopen(struct gm_shard_service *s, struct gm_err *err)
     return false;
 }
 
-static void say(struct gm_shard_service *s, const struct gm_err *err)
+/* One attempt. Whoever damages files may not be done yet: what is wrong is told after a while only,
+ * and turns wait until then. */
+static void try_again(struct gm_shard_service *s)
 {
-    if (strcmp(s->failed, err->text) != 0)
-        gm_log_err(GM_LOG_ERROR, "weights", err);
-    snprintf(s->failed, sizeof s->failed, "%s", err->text);
-    gm_service_hello(&s->base);
-}
-
-static void back(struct gm_shard_service *s)
-{
-    s->failed[0] = 0;
-    s->lost = false;
-    gm_log(GM_LOG_WARN, "the model file was opened again, with the same weights");
+    struct gm_err err = GM_ERR_NONE;
+    if (reopen(s, &err)) {
+        s->lost = false;
+        s->failed[0] = 0;
+        gm_log(GM_LOG_WARN, "the model's files were opened again, with the same weights");
+    } else {
+        if (err.status != GM_OK && strcmp(s->seen, err.text) != 0)
+            gm_log_err(GM_LOG_ERROR, "weights", &err);
+        if (err.status != GM_OK)
+            snprintf(s->seen, sizeof s->seen, "%s", err.text);
+        if (s->other_weights) /* else the first sentence says it best */
+            snprintf(s->why, sizeof s->why, "%s", s->seen);
+        if (gm_now_ms() - s->lost_ms >= GRACE_MS)
+            snprintf(s->failed, sizeof s->failed, "%s", s->why);
+    }
     gm_service_hello(&s->base);
 }
 
 void gm_shard_lost(struct gm_shard_service *s)
 {
     const struct gm_err why = s->shard.lost;
-    struct gm_err err = why;
-    size_t n = s->shard.tickets.n;
+    const size_t n = s->shard.tickets.n;
     for (size_t i = 0; i < n; i++) {
         const struct gm_ticket *t = s->shard.tickets.entries[i].value;
         gone[i] = (struct gone){ t->id, t->home };
     }
     gm_log_err(GM_LOG_ERROR, "weights", &why);
+    snprintf(s->why, sizeof s->why, "%s", why.text);
+    s->seen[0] = 0;
     snprintf(s->numerics, sizeof s->numerics, "%s", gm_slice_numerics(s->shard.slice));
-    s->weights_hash = gm_slice_weights_hash(s->shard.slice);
+    gm_slice_hashes(s->shard.slice, &s->hashes);
     close_slice(s);
     s->lost = true;
-    if (reopen(s, &err))
-        back(s);
-    else
-        say(s, &err);
-    err = why;
-    err.status = s->open ? GM_UNAVAILABLE : GM_DATA_LOSS;
+    s->lost_ms = gm_now_ms();
+    gm_service_hello(&s->base); /* first: a turn that is told must not come back at once */
     for (size_t i = 0; i < n; i++) {
         const struct gm_ticket t = { .id = gone[i].id, .home = gone[i].home };
-        s->shard.out.fault(s->shard.out.ctx, &t, &err);
+        s->shard.out.fault(s->shard.out.ctx, &t, &why);
     }
+    try_again(s);
 }
 
 void gm_shard_look(struct gm_shard_service *s)
 {
-    struct gm_err err = GM_ERR_NONE;
     if (gm_now_ms() < s->reopen_ms)
         return;
-    if (reopen(s, &err))
-        back(s);
-    else if (err.status != GM_OK)
-        say(s, &err);
+    if (s->open) {
+        s->reopen_ms = gm_now_ms() + REOPEN_MS;
+        if (gm_mapguard_check(&s->shard.lost) != GM_OK)
+            gm_shard_lost(s);
+        return;
+    }
+    try_again(s);
 }
 
 int gm_shard_look_ms(const struct gm_shard_service *s)

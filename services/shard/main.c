@@ -77,7 +77,7 @@ static void count_rate(struct gm_shard_service *s)
 static void say_health(void *self, Gm__HealthReply *h)
 {
     struct gm_shard_service *s = self;
-    h->state = (char *)(s->open ? "ready" : "failed");
+    h->state = (char *)(s->open ? "ready" : s->failed[0] ? "failed" : "starting");
     h->text = s->failed[0] ? s->failed : NULL;
     h->has_begin = h->has_end = 1;
     h->begin = (uint32_t)s->begin;
@@ -138,7 +138,7 @@ static int next_ms(void *self)
 static enum gm_status step(void *self, bool *again, struct gm_err *err)
 {
     struct gm_shard_service *s = self;
-    if (s->lost)
+    if (s->open || s->lost)
         gm_shard_look(s);
     if (!s->open && !s->lost) {
         if (!s->second_ms)
