@@ -13,6 +13,7 @@
 #include "common/base/key.h"
 #include "common/base/log.h"
 #include "common/base/map.h"
+#include "common/base/mapguard.h"
 #include "common/base/sampling.h"
 #include "common/base/sys.h"
 #include "common/base/text.h"

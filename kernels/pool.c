@@ -200,7 +200,8 @@ static int start_workers(struct gm_pool *pool)
 {
     sigset_t all;
     sigset_t before;
-    sigfillset(&all); /* signals stay with the threads that expect them */
+    sigfillset(&all);        /* signals stay with the threads that expect them, */
+    sigdelset(&all, SIGBUS); /* but a page that cannot be read is a matter of who reads it */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = 0;
     for (int i = 1; i < pool->threads && !failed; i++) {

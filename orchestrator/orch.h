@@ -117,8 +117,9 @@ struct gm_turn {
     int step;        /* OPEN: -1 sampler, else the shard asked now */
     uint32_t have, rewind_min, cached;
     int deaths;
-    int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
-    int64_t retry_ms; /* when it looks for them next */
+    enum gm_status lost; /* why the last attempt was; GM_OK: none was */
+    int64_t pages_ms;    /* since when the turn waits for pages; 0: it does not */
+    int64_t retry_ms;    /* when it looks for them next */
     int64_t state_ms, progress_ms, lease_ms;
     /* score */
     uint32_t top_n, every;

@@ -243,7 +243,8 @@ void gm_ring_begin(struct gm_turn *t)
     const char *missing = gm_roster_missing(t->orch, &failed);
     if (missing) {
         if (failed || gm_now_ms() - t->state_ms > GM_RING_WAIT_MS) {
-            gm_fail(&err, GM_UNAVAILABLE, failed ? "%s" : "the pipeline waits for %s", missing);
+            gm_fail(&err, failed && t->lost == GM_DATA_LOSS ? GM_DATA_LOSS : GM_UNAVAILABLE,
+                    failed ? "%s" : "the pipeline waits for %s", missing);
             err.retry_ms = GM_RETRY_HINT_MS;
             gm_turn_fail(t, &err);
         }
@@ -262,6 +263,7 @@ void gm_ring_begin(struct gm_turn *t)
         gm_turn_fail(t, &err);
         return;
     }
+    t->lost = GM_OK;
     t->have = UINT32_MAX;
     t->rewind_min = 0;
     t->step = t->score ? 0 : -1;
@@ -299,6 +301,7 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
     if (t->state != GM_TURN_OPEN && t->state != GM_TURN_RUN)
         return;
     gm_ring_release(t, true);
+    t->lost = why->status;
     if (why->status == GM_EXHAUSTED) {
         wait_for_pages(t);
     } else if (++t->deaths >= GM_DEATHS_MAX) {

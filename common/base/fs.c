@@ -16,6 +16,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/base/mapguard.h"
 #include "common/base/sys.h"
 
 enum {
@@ -410,19 +411,25 @@ enum gm_status gm_map_open(struct gm_map *map, const char *path, size_t bytes_ma
     else if (bytes_max != 0 && (uint64_t)st.st_size > bytes_max)
         rc = gm_fail(err, GM_EXHAUSTED, "%.250s has %lld bytes, at most %zu are allowed", path,
                      (long long)st.st_size, bytes_max);
-    if (rc == GM_OK && st.st_size > 0) {
-        void *ptr = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (ptr == MAP_FAILED)
-            rc = fs_fail(err, path, "mapped");
-        else
-            *map = (struct gm_map){ ptr, (size_t)st.st_size };
+    void *ptr = MAP_FAILED;
+    const size_t bytes = rc == GM_OK ? (size_t)st.st_size : 0;
+    if (bytes > 0 && (ptr = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
+        rc = fs_fail(err, path, "mapped");
+    if (rc != GM_OK || bytes == 0) {
+        (void)close(fd);
+        return rc;
     }
-    (void)close(fd);
+    rc = gm_mapguard_add(path, fd, ptr, bytes, PROT_READ, err);
+    if (rc == GM_OK)
+        *map = (struct gm_map){ ptr, bytes };
+    else
+        (void)munmap(ptr, bytes);
     return rc;
 }
 
 void gm_map_close(struct gm_map *map)
 {
+    gm_mapguard_remove(map->ptr);
     if (map->ptr != NULL)
         (void)munmap((void *)(uintptr_t)map->ptr, map->len);
     *map = (struct gm_map){ NULL, 0 };

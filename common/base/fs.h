@@ -86,8 +86,9 @@ struct gm_map {
 };
 
 /* Maps the whole file, shared and read-only. bytes_max 0: no cap; larger files are GM_EXHAUSTED;
- * what is no regular file is GM_INVALID. A file that is cut while mapped raises SIGBUS when read:
- * model files must be replaced by rename, as gm_file_write does.                                */
+ * what is no regular file is GM_INVALID. A file that is cut while mapped reads as zeros, which
+ * gm_mapguard_check() tells (mapguard.h): files must be replaced by rename, as gm_file_write does.
+ */
 enum gm_status gm_map_open(struct gm_map *map, const char *path, size_t bytes_max,
                            struct gm_err *err);
 void gm_map_close(struct gm_map *map); /* idempotent; accepts a zeroed map */

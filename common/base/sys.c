@@ -109,7 +109,10 @@ enum gm_status gm_stop_signals(struct gm_err *err)
     static const struct {
         int number;
         void (*handler)(int);
-    } rows[] = { { SIGTERM, stop_handler }, { SIGINT, stop_handler }, { SIGPIPE, SIG_IGN } };
+    } rows[] = { { SIGTERM, stop_handler },
+                 { SIGINT, stop_handler },
+                 { SIGPIPE, SIG_IGN },
+                 { SIGXFSZ, SIG_IGN } };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct sigaction act = { 0 };
         act.sa_handler = rows[i].handler;

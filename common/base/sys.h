@@ -33,7 +33,8 @@ uint64_t gm_random_u64(void);
 void gm_random_id(char *out, size_t digits);
 
 /* ---- stop signals ---------------------------------------------------------------------------- */
-/* SIGTERM and SIGINT set the flag (no SA_RESTART: waits return EINTR); SIGPIPE is ignored.
+/* SIGTERM and SIGINT set the flag (no SA_RESTART: waits return EINTR); SIGPIPE and SIGXFSZ are
+ * ignored: the write fails.
  * Call once before threads start. GM_INTERNAL when sigaction refuses.                          */
 enum gm_status gm_stop_signals(struct gm_err *err);
 bool gm_stopping(void);

@@ -207,22 +207,22 @@ enum gm_status gm_vocab_write(const struct gm_vocab *v, const char *path, struct
     return gm_file_write(path, v->head, bytes, VOCAB_MODE, err);
 }
 
-static enum gm_status check_head(const struct gm_map *map, const char *path, struct gm_err *err)
+static enum gm_status check_head(const struct gm_vocab *v, const char *path, struct gm_err *err)
 {
     struct gm_vocab_head head;
-    if (map->len < sizeof head || memcmp(map->ptr, VOCAB_MAGIC, sizeof head.magic) != 0)
+    if (v->image_bytes < sizeof head || memcmp(v->image, VOCAB_MAGIC, sizeof head.magic) != 0)
         return gm_fail(err, GM_INVALID, "%s is no vocabulary file; let the tokenizer write it",
                        path);
-    memcpy(&head, map->ptr, sizeof head);
+    memcpy(&head, v->image, sizeof head);
     if (head.version != GM_VOCAB_VERSION)
         return gm_fail(err, GM_UNSUPPORTED,
                        "%s has vocabulary version %u, this build reads %d; restart the tokenizer",
                        path, head.version, GM_VOCAB_VERSION);
     if (head.n == 0 || head.n > GM_VOCAB_IDS_MAX || head.text_bytes > GM_VOCAB_FILE_BYTES_MAX ||
-        map->len != text_at(head.n) + head.text_bytes)
+        v->image_bytes != text_at(head.n) + head.text_bytes)
         return gm_fail(err, GM_DATA_LOSS,
                        "%s is cut or damaged (%zu bytes for %u pieces); restart the tokenizer",
-                       path, map->len, head.n);
+                       path, v->image_bytes, head.n);
     for (int s = 0; s < GM_SPECIALS_MAX; s++) {
         if (head.specials[s] < -1 || head.specials[s] >= (int32_t)head.n)
             return gm_fail(err, GM_DATA_LOSS, "%s names special token %d of %u", path,
@@ -251,15 +251,17 @@ static enum gm_status check_pieces(const struct gm_vocab *v, const char *path, s
 enum gm_status gm_vocab_open(struct gm_vocab *v, const char *path, struct gm_err *err)
 {
     *v = (struct gm_vocab){ 0 };
-    enum gm_status rc = gm_map_open(&v->map, path, GM_VOCAB_FILE_BYTES_MAX, err);
+    struct gm_buf file = GM_BUF(GM_VOCAB_FILE_BYTES_MAX);
+    enum gm_status rc = gm_file_read(path, &file, err);
+    v->image = (uint8_t *)file.data; /* ours from here on */
+    v->image_bytes = file.len;
     if (rc == GM_OK)
-        rc = check_head(&v->map, path, err);
+        rc = check_head(v, path, err);
     if (rc == GM_OK) {
-        point_into(v, v->map.ptr);
-        v->image_bytes = v->map.len;
+        point_into(v, v->image);
         rc = check_pieces(v, path, err);
     }
-    if (rc == GM_OK && image_hash(v->map.ptr, v->map.len) != v->head->hash)
+    if (rc == GM_OK && image_hash(v->image, v->image_bytes) != v->head->hash)
         rc = gm_fail(err, GM_DATA_LOSS,
                      "%s was changed since it was written; restart the tokenizer", path);
     if (rc != GM_OK)
@@ -269,7 +271,6 @@ enum gm_status gm_vocab_open(struct gm_vocab *v, const char *path, struct gm_err
 
 void gm_vocab_close(struct gm_vocab *v)
 {
-    gm_map_close(&v->map);
     free(v->image);
     *v = (struct gm_vocab){ 0 };
 }

@@ -1,10 +1,11 @@
 /* vocab.h - the vocabulary at the edge: token ids to text without a call to the tokenizer.
  *
- * Owns:      the vocabulary file (written once by the tokenizer, mapped read-only by the others),
- *            the ids of the special tokens, and the streaming detokeniser.
- * Does not:  turn text into ids (services/tokenizer) or know a chat template.
- * File:      little-endian: struct gm_vocab_head, uint32_t offsets[n + 1], uint8_t kinds[n], zeros
- *            up to a multiple of 8, then the pieces' bytes. No pointers; checked in full at open.
+ * Owns:      the vocabulary file (written once by the tokenizer, read into memory by the others: a
+ * file that is cut or changed later changes no text), the ids of the special tokens, and the
+ * streaming detokeniser. Does not:  turn text into ids (services/tokenizer) or know a chat
+ * template. File:      little-endian: struct gm_vocab_head, uint32_t offsets[n + 1], uint8_t
+ * kinds[n], zeros up to a multiple of 8, then the pieces' bytes. No pointers; checked in full at
+ * open.
  */
 #ifndef GM_BASE_VOCAB_H
 #define GM_BASE_VOCAB_H
@@ -66,8 +67,7 @@ struct gm_vocab_head {
 
 /* An open vocabulary. Read the fields through the functions only. */
 struct gm_vocab {
-    struct gm_map map; /* closed when the image is in memory */
-    uint8_t *image;    /* owned image of gm_vocab_build; NULL when mapped */
+    uint8_t *image; /* owned */
     size_t image_bytes;
     const struct gm_vocab_head *head;
     const uint32_t *offsets;
@@ -91,8 +91,8 @@ enum gm_status gm_vocab_build(struct gm_vocab *v, const struct gm_vocab_source *
 /* Writes an open vocabulary in one step (temporary file, then rename), mode 0644. */
 enum gm_status gm_vocab_write(const struct gm_vocab *v, const char *path, struct gm_err *err);
 
-/* Maps a file and checks all of it: sizes, offsets, kinds, ids, hash. GM_INVALID: not such a file;
- * GM_UNSUPPORTED: another version; GM_DATA_LOSS: cut or changed; else as gm_map_open. On failure
+/* Reads a file and checks all of it: sizes, offsets, kinds, ids, hash. GM_INVALID: not such a file;
+ * GM_UNSUPPORTED: another version; GM_DATA_LOSS: cut or changed; else as gm_file_read. On failure
  * *v is closed.                                                                                */
 enum gm_status gm_vocab_open(struct gm_vocab *v, const char *path, struct gm_err *err);
 

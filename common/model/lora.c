@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "common/base/fs.h"
+#include "common/base/mapguard.h"
 #include "common/base/text.h"
 #include "common/model/json.h"
 #include "common/model/safetensors.h"
@@ -345,6 +346,8 @@ static enum gm_status open_tensors(struct gm_lora *lora, const char *dir,
     if (st != GM_OK && err)
         (void)gm_err_prefix(err, "%s", path);
     lora->identity = gm_safetensors_hash(file, facts->hash);
+    if (st == GM_OK)
+        st = gm_mapguard_check(err); /* copied in full; from here on the file is not needed */
     gm_safetensors_close(&file);
     return st;
 }

@@ -33,12 +33,15 @@ struct gm_slice_opts {
     int32_t context;  /* positions of one sequence */
     int32_t rows_max; /* rows of one step, at most GM_BATCH_ROWS_MAX */
     enum gm_kv_type kv_type;
+    bool doubt; /* a file was changed while it was in use: see struct gm_pack_opts */
 };
 
 struct gm_slice;
 
 /* Opens everything and prints a memory table to the log. GM_EXHAUSTED if weights + cache + scratch
- * exceed what the machine and the cgroup leave (the sentence has the numbers). */
+ * exceed what the machine and the cgroup leave (the sentence has the numbers). Later, whoever used
+ * what a slice computed asks gm_mapguard_check() first whether its files are still what they were.
+ */
 enum gm_status gm_slice_open(struct gm_slice **out, const struct gm_slice_opts *opts,
                              struct gm_err *err);
 void gm_slice_close(struct gm_slice **slice);
@@ -47,6 +50,8 @@ const struct gm_config *gm_slice_config(const struct gm_slice *slice);
 struct gm_kv *gm_slice_kv(struct gm_slice *slice);
 /* "avx512vnni-2/bf16/5d1c.../a3f0...": kernel set, KV type, weights, adapter. */
 const char *gm_slice_numerics(const struct gm_slice *slice);
+/* Of its packs: they tell weights apart that numerics (samples) take for the same. */
+void gm_slice_hashes(const struct gm_slice *slice, struct gm_pack_hashes *out);
 
 /* A run of consecutive positions of one sequence inside a batch. gm_kv_extend() was called for it:
  * its rows are positions [pos, pos + n). */

@@ -23,6 +23,7 @@
 
 #include "common/base/fs.h"
 #include "common/base/log.h"
+#include "common/base/mapguard.h"
 #include "common/model/gguf_inner.h"
 
 enum {
@@ -61,6 +62,7 @@ struct gm_pack {
     struct gm_map *map; /* [n] */
     int32_t n;
     uint64_t bytes, written, identity;
+    struct gm_pack_hashes hashes;
 };
 
 /* The running opening. */
@@ -192,6 +194,11 @@ static bool header_fits(const struct header *want, const struct header *got)
     return got->check == check_of(got) && memcmp(&h, want, sizeof h) == 0;
 }
 
+static uint64_t payload_hash(const void *file, uint64_t bytes)
+{
+    return XXH3_64bits((const uint8_t *)file + HEADER_BYTES, bytes - HEADER_BYTES);
+}
+
 /* Maps the file if it belongs to the part, and turns the part's matrices to it. */
 static bool use_file(struct opening *o, const struct part *p)
 {
@@ -202,7 +209,8 @@ static bool use_file(struct opening *o, const struct part *p)
         return false;
     expect(o, p, &want);
     const struct header *got = map.ptr;
-    if (map.len != want.bytes || !header_fits(&want, got)) {
+    if (map.len != want.bytes || !header_fits(&want, got) ||
+        (o->opts->doubt && got->payload_hash != payload_hash(got, want.bytes))) {
         gm_map_close(&map);
         return false;
     }
@@ -211,6 +219,7 @@ static bool use_file(struct opening *o, const struct part *p)
         p->mat[i]->packed = true;
     }
     o->pack->identity = got->identity;
+    o->pack->hashes.part[p->number == TABLE ? GM_LAYERS_MAX : p->number] = got->payload_hash;
     o->pack->bytes += map.len;
     o->pack->map[o->pack->n++] = map;
     return true;
@@ -248,25 +257,41 @@ static void fill(struct opening *o, const struct part *p, const struct header *h
     }
 }
 
+/* Maps the file behind fd, guarded: a disk that is full after all must not end the process. */
+static uint8_t *map_new(const char *path, int fd, uint64_t bytes)
+{
+    uint8_t *file = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    const int guard = file == MAP_FAILED ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (guard >= 0 &&
+        gm_mapguard_add(path, guard, file, bytes, PROT_READ | PROT_WRITE, NULL) == GM_OK)
+        return file;
+    if (file != MAP_FAILED)
+        (void)munmap(file, bytes);
+    return NULL;
+}
+
 /* Writes the file behind fd whole and to the disk; 0 or an errno. */
-static int write_file(struct opening *o, const struct part *p, int fd)
+static int write_file(struct opening *o, const struct part *p, const char *path, int fd)
 {
     struct header h;
     expect(o, p, &h);
     int rc = posix_fallocate(fd, 0, (off_t)h.bytes);
     if (rc != 0)
         return rc;
-    uint8_t *file = mmap(NULL, h.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (file == MAP_FAILED)
-        return errno;
+    uint8_t *file = map_new(path, fd, h.bytes);
+    if (!file)
+        return ENOMEM;
     fill(o, p, &h, file);
     h.identity = gm_gguf_identity(o->gguf);
-    h.payload_hash = XXH3_64bits(file + HEADER_BYTES, h.bytes - HEADER_BYTES);
+    h.payload_hash = payload_hash(file, h.bytes);
     h.check = check_of(&h);
     memcpy(file, &h, sizeof h);
     rc = msync(file, h.bytes, MS_SYNC) == 0 ? 0 : errno;
     if (rc == 0)
         rc = fsync(fd) == 0 ? 0 : errno;
+    if (rc == 0 && gm_mapguard_check(NULL) != GM_OK) /* what was packed, or into what */
+        rc = EIO;
+    gm_mapguard_remove(file);
     (void)munmap(file, h.bytes);
     if (rc == 0)
         o->pack->written += h.bytes;
@@ -283,7 +308,7 @@ static int make_file(struct opening *o, const struct part *p)
     int fd = open(temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return errno;
-    int rc = write_file(o, p, fd);
+    int rc = write_file(o, p, temp, fd);
     (void)close(fd);
     if (rc == 0 && rename(temp, path) != 0)
         rc = errno;
@@ -431,6 +456,19 @@ uint64_t gm_pack_identity(const struct gm_pack *pack)
     return pack ? pack->identity : 0;
 }
 
+void gm_pack_hashes(const struct gm_pack *pack, struct gm_pack_hashes *out)
+{
+    *out = pack ? pack->hashes : (struct gm_pack_hashes){ { 0 } };
+}
+
+bool gm_pack_same(const struct gm_pack_hashes *a, const struct gm_pack_hashes *b)
+{
+    bool same = true;
+    for (int i = 0; i <= GM_LAYERS_MAX; i++)
+        same &= a->part[i] == b->part[i] || a->part[i] == 0 || b->part[i] == 0;
+    return same;
+}
+
 enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *kernels, int threads,
                              void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
                              uint64_t *written, struct gm_err *err)
@@ -449,9 +487,10 @@ enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *ke
         st = gm_fail(err, GM_EXHAUSTED, "%d threads cannot be had: ask for fewer", threads);
     if (st == GM_OK) {
         struct gm_pack *pack;
-        const struct gm_pack_opts opts = { model_path, kernels, pool, progress, ctx };
+        const struct gm_pack_opts opts = { model_path, kernels, pool, progress, ctx, false };
         gm_pack_open(&pack, &w, g, &opts);
         *written = gm_pack_written(pack);
+        st = gm_mapguard_check(err);
         gm_pack_close(&pack);
     }
     gm_pool_free(&pool);

@@ -24,6 +24,7 @@ struct gm_pack_opts {
     /* Called now and then while something is packed; may be NULL. */
     void (*progress)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
     void *ctx;
+    bool doubt; /* something was changed under its users: hash the weights of packs again */
 };
 
 /* Packs what is missing and turns the matrices of *w to the packs. A pack that cannot be had (full
@@ -42,9 +43,18 @@ uint64_t gm_pack_written(const struct gm_pack *pack);
  * the model file need not be read for it; 0 where there is none. */
 uint64_t gm_pack_identity(const struct gm_pack *pack);
 
+/* The hash of the packed weights of each layer, and of the table at [GM_LAYERS_MAX]; 0: not packed,
+ * or not of this slice. */
+struct gm_pack_hashes {
+    uint64_t part[GM_LAYERS_MAX + 1];
+};
+void gm_pack_hashes(const struct gm_pack *pack, struct gm_pack_hashes *out);
+/* False: some weights that both have are not the same. */
+bool gm_pack_same(const struct gm_pack_hashes *a, const struct gm_pack_hashes *b);
+
 /* Packs the whole model at `model_path` (what a first start does before any shard), with `threads`
  * threads. *written: bytes that were packed, 0 if all was there. Only a model file that cannot be
- * opened is an error. */
+ * opened, or is cut meanwhile, is an error. */
 enum gm_status gm_pack_model(const char *model_path, const struct gm_kernels *kernels, int threads,
                              void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
                              uint64_t *written, struct gm_err *err);

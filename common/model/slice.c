@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #include "common/base/log.h"
+#include "common/base/mapguard.h"
 #include "common/base/sys.h"
 
 enum { LINE = 64 };
@@ -246,14 +247,15 @@ static enum gm_status open_parts(struct gm_slice *s, const struct gm_slice_opts 
         return gm_fail(err, GM_EXHAUSTED, "%d threads cannot be had: ask for fewer", o->threads);
     gm_pack_open(
         &s->pack, &s->w, s->gguf,
-        &(struct gm_pack_opts){ .model_path = o->model_path, .kernels = s->k, .pool = s->pool });
+        &(struct gm_pack_opts){
+            .model_path = o->model_path, .kernels = s->k, .pool = s->pool, .doubt = o->doubt });
     s->floats = reads_floats(s);
     const struct gm_config *c = &s->w.cfg;
     gm_attn_inv_freq(s->inv_freq_local, c->head_dim, c->rope_base_local, 1.0f);
     gm_attn_inv_freq(s->inv_freq_global, c->head_dim, c->rope_base_global,
                      c->rope_divisor_global > 0.0f ? c->rope_divisor_global : 1.0f);
     write_numerics(s, o->kv_type);
-    return GM_OK;
+    return gm_mapguard_check(err);
 }
 
 enum gm_status gm_slice_open(struct gm_slice **out, const struct gm_slice_opts *opts,
@@ -308,4 +310,9 @@ struct gm_kv *gm_slice_kv(struct gm_slice *slice)
 const char *gm_slice_numerics(const struct gm_slice *slice)
 {
     return slice->numerics;
+}
+
+void gm_slice_hashes(const struct gm_slice *slice, struct gm_pack_hashes *out)
+{
+    gm_pack_hashes(slice->pack, out);
 }

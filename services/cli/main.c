@@ -159,6 +159,18 @@ static int unknown(const char *word)
     return gm_cli_wrong(&err);
 }
 
+/* What was printed must have gone out, or the command has failed. */
+static int printed(int code)
+{
+    struct gm_err err = GM_ERR_NONE;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    if (code != GM_CLI_OK)
+        return code;
+    gm_fail(&err, GM_UNAVAILABLE, "cannot write the output: %s", strerror(errno));
+    return gm_cli_fail(&err);
+}
+
 int main(int argc, char **argv)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -168,11 +180,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         help();
-        return GM_CLI_OK;
+        return printed(GM_CLI_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("gemline %s\n", GM_RELEASE);
-        return GM_CLI_OK;
+        return printed(GM_CLI_OK);
     }
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name) != 0)
@@ -181,7 +193,7 @@ int main(int argc, char **argv)
         gm_log_set_level(GM_LOG_ERROR);
         if (gm_stop_signals(&err) != GM_OK)
             return gm_cli_fail(&err);
-        return commands[i].run(argc - 1, argv + 1);
+        return printed(commands[i].run(argc - 1, argv + 1));
     }
     return unknown(argv[1]);
 }

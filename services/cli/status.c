@@ -36,6 +36,7 @@ struct health {
     uint64_t rss_bytes;
     bool guesses; /* a shard: it counts them */
     uint64_t drafted, accepted;
+    char text[GM_ERR_TEXT_MAX]; /* why it cannot serve; "": nothing to say */
 };
 
 static void ask(struct gm_client *client, const struct gm_proc *p, struct health *h)
@@ -70,6 +71,7 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
     h->guesses = r->has_drafted && r->has_accepted;
     h->drafted = r->drafted;
     h->accepted = r->accepted;
+    snprintf(h->text, sizeof h->text, "%s", r->text ? r->text : "");
     protobuf_c_message_free_unpacked(reply, NULL);
 }
 
@@ -116,6 +118,10 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
         if (rc == GM_OK && h[i].guesses)
             rc = gm_buf_printf(b, err, ", \"drafted\": %llu, \"accepted\": %llu",
                                (unsigned long long)h[i].drafted, (unsigned long long)h[i].accepted);
+        if (rc == GM_OK && h[i].text[0])
+            rc = gm_buf_append_text(b, ", \"text\": ", err);
+        if (rc == GM_OK && h[i].text[0])
+            rc = gm_buf_append_json(b, h[i].text, strlen(h[i].text), err);
         if (rc == GM_OK)
             rc = gm_buf_append_text(b, "}", err);
     }
@@ -138,6 +144,10 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
     }
+    for (size_t i = 0; rc == GM_OK && i < st->n; i++)
+        if (h[i].text[0])
+            rc = gm_buf_printf(b, err, "%s:%u: %s\n", st->procs[i].role, st->procs[i].index,
+                               h[i].text);
     if (rc == GM_OK && http[0])
         rc = gm_buf_printf(b, err, "http://%s\n", http);
     for (size_t i = 0; rc == GM_OK && i < st->n; i++) /* all shards count the same */

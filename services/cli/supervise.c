@@ -33,6 +33,7 @@ struct super {
     struct gm_lock lock;
     struct gm_client *client;
     bool started; /* on_ready was called: a death is a matter of restarting */
+    bool unsaved; /* the state file is older than the state: no room on the disk, say */
 };
 
 static void forget_pid(struct gm_proc *p)
@@ -43,11 +44,20 @@ static void forget_pid(struct gm_proc *p)
     p->pid = 0;
 }
 
+/* The state file is for commands and for a supervisor that takes over: a pipeline that runs goes on
+ * without it, and it is written as soon as it can be. */
+static enum gm_status store_state(struct super *s, struct gm_err *err)
+{
+    const enum gm_status rc = gm_state_store(&s->st, s->job->home, err);
+    s->unsaved = rc != GM_OK;
+    return rc;
+}
+
 static enum gm_status start_proc(struct super *s, struct gm_proc *p, bool again, struct gm_err *err)
 {
     enum gm_status rc = gm_spawn(s->job->home, &s->st, p, again, err);
     if (rc == GM_OK)
-        rc = gm_state_store(&s->st, s->job->home, err);
+        rc = store_state(s, err);
     if (rc == GM_OK)
         gm_info("started %s-%u pid=%lld", p->role, p->index, (long long)p->pid);
     return rc;
@@ -110,7 +120,7 @@ static enum gm_status proc_died(struct super *s, struct gm_proc *p, struct gm_er
         p->failed = true;
         gm_error("%s-%u failed: %d restarts in %d s", p->role, p->index, GM_CLI_RESTARTS_MAX,
                  GM_CLI_RESTARTS_MS / 1000);
-        (void)gm_state_store(&s->st, s->job->home, NULL);
+        (void)store_state(s, NULL);
         return s->started ? GM_OK : gm_spawn_sentence(s->job->home, p, err);
     }
     p->recent_ms[p->restarts++ % GM_CLI_RESTARTS_MAX] = gm_now_ms();
@@ -315,8 +325,11 @@ static enum gm_status run_locked(struct super *s, struct gm_err *err)
     if (rc == GM_OK) {
         if (s->job->on_ready)
             s->job->on_ready(s->job->ctx);
-        while (sleep_on(s, IDLE_MS))
+        while (sleep_on(s, IDLE_MS)) {
             (void)look_at_procs(s, NULL);
+            if (s->unsaved)
+                (void)store_state(s, NULL);
+        }
     }
     gm_client_close(&s->client);
     if (!touched)

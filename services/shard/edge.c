@@ -305,7 +305,7 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
 {
     struct gm_shard_service *s = self;
     if (!s->open)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed);
+        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
     if (msg->env->kind == GM__KIND__CHOSEN || msg->env->kind == GM__KIND__HIDDEN_ROWS)
         gm_slice_wake(s->shard.slice);
     for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
@@ -359,6 +359,8 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .every = in->has_every ? (int32_t)in->every : 1,
                             .numerics = in->numerics };
     const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;
+    if (!s->open)
+        return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
     if (in->positions > (uint32_t)s->context || in->n_ids > in->positions)
         return gm_fail(err, GM_PRECONDITION,
                        "%u positions are more than the %d of this pipeline; start it with a larger "
@@ -409,7 +411,8 @@ static enum gm_status release(void *self, struct gm_stream *stream, const Protob
     const Gm__ReleaseRequest *in = (const Gm__ReleaseRequest *)request;
     const Gm__Empty reply = GM__EMPTY__INIT;
     (void)err;
-    gm_shard_release(&s->shard, in->ticket, in->has_keep && in->keep);
+    if (s->open)
+        gm_shard_release(&s->shard, in->ticket, in->has_keep && in->keep);
     return gm_rpc_reply(stream, &reply.base);
 }
 
@@ -419,7 +422,8 @@ static enum gm_status forget(void *self, struct gm_stream *stream, const Protobu
     struct gm_shard_service *s = self;
     const Gm__Empty reply = GM__EMPTY__INIT;
     (void)err;
-    gm_shard_forget(&s->shard, ((const Gm__ForgetRequest *)request)->session);
+    if (s->open)
+        gm_shard_forget(&s->shard, ((const Gm__ForgetRequest *)request)->session);
     return gm_rpc_reply(stream, &reply.base);
 }
 

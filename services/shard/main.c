@@ -79,7 +79,7 @@ static void count_rate(struct gm_shard_service *s)
 static void say_health(void *self, Gm__HealthReply *h)
 {
     struct gm_shard_service *s = self;
-    h->state = (char *)(s->open ? "ready" : "failed");
+    h->state = (char *)(s->open ? "ready" : s->failed[0] ? "failed" : "starting");
     h->text = s->failed[0] ? s->failed : NULL;
     h->has_begin = h->has_end = 1;
     h->begin = (uint32_t)s->begin;
@@ -130,6 +130,8 @@ static void say_hello(void *self, Gm__Hello *h)
 static int next_ms(void *self)
 {
     struct gm_shard_service *s = self;
+    if (s->lost)
+        return gm_shard_look_ms(s);
     if (!s->open)
         return FAILED_HELLOS_MS;
     return s->shard.held ? 1 : -1;
@@ -138,20 +140,24 @@ static int next_ms(void *self)
 static enum gm_status step(void *self, bool *again, struct gm_err *err)
 {
     struct gm_shard_service *s = self;
-    if (!s->open) {
+    if (s->open || s->lost)
+        gm_shard_look(s);
+    if (!s->open && !s->lost) {
         if (!s->second_ms)
             s->second_ms = gm_now_ms();
         if (gm_now_ms() - s->second_ms >= FAILED_HELLOS_MS)
             return gm_fail(err, GM_INVALID, "%s", s->failed);
         return GM_OK;
     }
-    if (s->more || s->shard.held) {
+    if (s->open && (s->more || s->shard.held)) {
         s->more = false;
         bool left = false;
         gm_shard_step(&s->shard, &left);
         s->more |= left;
+        if (s->shard.lost.status != GM_OK)
+            gm_shard_lost(s);
     }
-    *again = s->more;
+    *again = s->open && s->more;
     return GM_OK;
 }
 
@@ -178,7 +184,7 @@ static enum gm_status open_slice(struct gm_shard_service *s, const struct option
     s->shard.is_last = o->index == o->shards - 1;
     s->shard.speculate = o->speculate == 1;
     s->context = (int32_t)o->context;
-    const struct gm_slice_opts so = {
+    s->slice_opts = (struct gm_slice_opts){
         .model_path = o->model,
         .adapter_dir = o->adapter,
         .spec = { s->begin, s->end, s->shard.is_first, s->shard.is_last },
@@ -189,11 +195,7 @@ static enum gm_status open_slice(struct gm_shard_service *s, const struct option
         .rows_max = GM_BATCH_ROWS_MAX,
         .kv_type = (enum gm_kv_type)o->kv,
     };
-    enum gm_status rc = gm_slice_open(&s->shard.slice, &so, err);
-    if (rc == GM_OK)
-        rc = gm_shard_init(&s->shard, err);
-    s->open = rc == GM_OK;
-    return rc;
+    return gm_shard_open(s, err);
 }
 
 static int serve(struct gm_shard_service *s, const struct options *o)
@@ -225,7 +227,7 @@ static int serve(struct gm_shard_service *s, const struct options *o)
         gm_shard_close(&s->shard);
     gm_service_close(&s->base);
     gm_slice_close(&s->shard.slice);
-    return rc == GM_OK && s->open ? 0 : 1;
+    return rc == GM_OK && (s->open || s->lost) ? 0 : 1;
 }
 
 int main(int argc, char **argv)

@@ -167,9 +167,11 @@ struct gm_shard {
     float *spare[GM_DRAFT_LOGITS_MAX]; /* [vocab] each: logits that no ticket uses */
     int32_t n_spare, n_logits;         /* free, and made in all; last shard */
     volatile uint64_t progress;        /* layers computed */
-    uint64_t decoded;                  /* tokens decoded since start */
-    uint64_t drafted, accepted;        /* guesses computed, and those that were right */
-    uint64_t busy_us;                  /* spent in steps that had rows */
+    struct gm_err lost; /* not GM_OK: a file of the slice was cut or changed under it; what was
+                           computed since the last good step is worth nothing, no step does more */
+    uint64_t decoded;   /* tokens decoded since start */
+    uint64_t drafted, accepted;            /* guesses computed, and those that were right */
+    uint64_t busy_us;                      /* spent in steps that had rows */
     uint64_t prompt_tokens, prefix_tokens; /* of all turns; those whose rows were here already */
 };
 

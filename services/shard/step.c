@@ -18,6 +18,13 @@ static struct step {
     int32_t n_works, n, rows;
 } st;
 
+/* Whether the weights that this step read are not to be trusted: then nothing of it may be sent.
+ * Who runs the steps tells the turns (edge_lost.c). */
+static bool weights_lost(struct gm_shard *s)
+{
+    return s->lost.status != GM_OK || gm_mapguard_check(&s->lost) != GM_OK;
+}
+
 static void fault(struct gm_shard *s, struct gm_ticket *t, const struct gm_err *why)
 {
     s->out.fault(s->out.ctx, t, why);
@@ -239,6 +246,8 @@ static void score(struct gm_shard *s, struct gm_ticket *t, const struct gm_span 
                                s->score_logits + (size_t)r * (size_t)vocab, 0.0f);
         const int32_t wanted_rows = (span->pos + from) % t->every == 0 ? n : 0;
         gm_slice_head(s->slice, rows, wanted_rows);
+        if (weights_lost(s))
+            return;
         for (int32_t r = 0; r < wanted_rows; r++) {
             const int32_t p = span->pos + from + r;
             const float *logits = rows[r].logits;
@@ -268,6 +277,8 @@ static void heads(struct gm_shard *s, const int32_t *which, int32_t n)
                                     t->rules.temperature);
     }
     gm_slice_head(s->slice, rows, n_rows);
+    if (weights_lost(s))
+        return;
     for (int32_t i = 0; i < n; i++) {
         struct gm_ticket *t = st.owner[which[i]];
         const struct gm_head_row *mine = at;
@@ -308,7 +319,7 @@ static void finish(struct gm_shard *s)
         struct gm_ticket *t = st.owner[i];
         if (t && t->score)
             score(s, t, &st.spans[i]);
-        if (t && !st.live[i]->decode)
+        if (t && !st.live[i]->decode && s->lost.status == GM_OK)
             s->out.chunk_done(s->out.ctx, t, st.live[i]);
     }
 }
@@ -347,7 +358,8 @@ void gm_shard_step(struct gm_shard *s, bool *more)
                                   .rows = st.rows,
                                   .hidden = s->hidden,
                                   .progress = &s->progress };
-        if (gm_slice_blocks(s->slice, &batch, &bad, &err) != GM_OK && bad >= 0 && bad < st.n) {
+        const enum gm_status rc = gm_slice_blocks(s->slice, &batch, &bad, &err);
+        if (rc != GM_OK && !weights_lost(s) && bad >= 0 && bad < st.n) {
             undo(s, st.owner[bad], st.live[bad]);
             fault(s, st.owner[bad], &err);
             st.owner[bad] = NULL;
@@ -360,7 +372,7 @@ void gm_shard_step(struct gm_shard *s, bool *more)
             decode_rows += st.live[i]->decode ? st.live[i]->n : 0;
         if (s->is_last)
             finish(s);
-        else
+        else if (!weights_lost(s))
             hand_on(s);
         if (decode_rows > 0)
             s->step_us = gm_now_us();

@@ -125,6 +125,8 @@ static enum gm_status open_gguf(const char *path, struct gm_tokenizer **out, str
             .pad = special_id(g, "tokenizer.ggml.padding_token_id"),
         };
         rc = gm_tokenizer_open_pieces(&src, out, err);
+        if (rc == GM_OK && (rc = gm_mapguard_check(err)) != GM_OK)
+            gm_tokenizer_close(out);
     }
     arrays_free(&a);
     gm_gguf_close(&g);
