@@ -1,4 +1,4 @@
-# Gemline. `make help` lists the targets. MODE=release|asan|ubsan picks the build (build/$(MODE)).
+# Gemline. `make help` lists the targets. MODE=release|asan|ubsan|tsan picks the build (build/$(MODE)).
 MODE    ?= release
 B       := build/$(MODE)
 JOBS    ?= $(shell nproc)
@@ -15,7 +15,8 @@ CC      ?= cc
 CXX     ?= c++
 OPT_release := -O2 -g
 OPT_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
-OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
+OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 BASE    := $(OPT_$(MODE)) -fno-math-errno -fno-trapping-math -ffp-contract=off -D_GNU_SOURCE -I. -I$(B)/gen -MMD -MP
 CFLAGS  := -std=c11 $(BASE) $(WARN)
@@ -114,9 +115,8 @@ print-%: # the value of one variable, for the scripts
 	@echo '$($*)'
 
 # ---- rules -------------------------------------------------------------------------------------
-$(B)/gen/%.pb-c.c: proto/%.proto
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: proto/%.proto
 	@mkdir -p $(B)/gen && protoc-c --proto_path=proto --c_out=$(B)/gen $<
-$(GENC:.c=.h): $(GENC)
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 	@$(CC) $(GENFLAGS) -c -o $@ $<
 $(B)/%.o: %.c | $(GENC)
