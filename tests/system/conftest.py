@@ -12,8 +12,8 @@ Does not:  skip: a missing program, model or golden file fails the test that nee
         web.get("/health"); client.models.list()
 
 Pipelines have no gateway unless their options say --http.
-A test may run TIMEOUT_S seconds; @pytest.mark.timeout_s(300) gives it another limit. On the build of
-a sanitizer every limit is longer, and a report of any process fails the test (sanitized.py).
+A test may run TIMEOUT_S seconds; @pytest.mark.timeout_s(300) gives another limit. On a sanitizer's
+build every limit is longer, and a report of any process fails the test (sanitized.py).
 """
 import http.client
 import json
