@@ -1,4 +1,4 @@
-# Gemline. `make help` lists the targets. MODE=release|asan|ubsan picks the build (build/$(MODE)).
+# Gemline. `make help` lists the targets. MODE=release|asan|ubsan|tsan picks the build (build/$(MODE)).
 MODE    ?= release
 B       := build/$(MODE)
 JOBS    ?= $(shell nproc)
@@ -15,7 +15,8 @@ CC      ?= cc
 CXX     ?= c++
 OPT_release := -O2 -g
 OPT_asan    := -O1 -g -fsanitize=address -fno-omit-frame-pointer
-OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
+OPT_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # Clang only (tools/fuzz.sh): every source of the targets is built for the fuzzer, once.
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
                -fno-omit-frame-pointer

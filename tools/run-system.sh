@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run-system.sh - runs the tests of the running system.   usage: run-system.sh [pytest's options]
+# run-system.sh - runs the tests of the running system.
+#   usage: [MODE=asan|ubsan|tsan] run-system.sh [pytest's options]
 #
 # Owns:      which Python runs them (Debian's, which has python3-pytest, in build/venv), where the
 #            results go.
@@ -11,9 +12,17 @@ bash tools/test-venv.sh || exit 1
 python=build/venv/bin/python # Debian's, with the official client and a browser's driver
 unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 mkdir -p build
+export MODE=${MODE:-release}
+export TEST_REPORTS=build/$MODE/reports # of the sanitizers; the tests look there
+rm -rf "$TEST_REPORTS"
+# shellcheck source=tools/sanitizers.sh
+. tools/sanitizers.sh
+sanitizer_options "$MODE" "$TEST_REPORTS" || exit 1
+results=build/system.xml
+[ "$MODE" = release ] || results=build/$MODE/system.xml
 GEMLINE_PACK=$(mktemp -d) || exit 1 # packs of the tests' models, apart from the user's
 export GEMLINE_PACK
 trap 'rm -rf "$GEMLINE_PACK"' EXIT
-rm -f build/system.xml
+rm -f "$results"
 env PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest tests/system -c /dev/null --rootdir . \
-    -p no:cacheprovider -ra --tb=short --durations=5 -v --junit-xml=build/system.xml "$@"
+    -p no:cacheprovider -ra --tb=short --durations=5 -v --junit-xml="$results" "$@"

@@ -11,8 +11,11 @@ build=${1:?usage: run-units.sh build/MODE}
 summary=$build/units.summary
 passed=0 failed=0 asserts=0 programs=0
 
-export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
 scratch=$(mktemp -d) || exit 1
+# shellcheck source=tools/sanitizers.sh
+. tools/sanitizers.sh
+sanitizer_options "$(basename "$build")" "$scratch/reports" || exit 1
+LIMIT_S=$((LIMIT_S * TEST_SLOWNESS))
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' INT TERM HUP
 rm -f "$summary"
@@ -33,6 +36,11 @@ run_one() {
     elif [ "$ran" -eq 0 ]; then why="ran no test, or printed no CUnit summary"
     elif [ "$bad" -gt 0 ]; then why="$bad of $ran tests failed"
     elif [ $rc -ne 0 ]; then why="exit status $rc"
+    fi
+    if compgen -G "$scratch/reports/report.*" >/dev/null; then # of a child, perhaps
+        why="${why:+$why; }a sanitizer reported"
+        cat "$scratch"/reports/report.* >>"$out"
+        rm -f "$scratch"/reports/report.*
     fi
     programs=$((programs + 1)) passed=$((passed + ok)) asserts=$((asserts + checks))
     if [ -z "$why" ]; then

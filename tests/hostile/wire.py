@@ -4,12 +4,14 @@ Owns:      connecting, sending any bytes, reading one answer or all of a stream.
 Does not:  judge an answer.
 """
 import json
+import os
 import re
 import socket
 import struct
 import time
 
 ANSWER_BYTES_MAX = 64 << 20
+SLOWNESS = float(os.environ.get("TEST_SLOWNESS", "1"))  # of a sanitizer's build
 HEAD = re.compile(rb"^HTTP/1\.[01] (\d{3}) [^\r\n]*\r\n", re.S)
 
 
@@ -35,7 +37,7 @@ class Wire:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(timeout * SLOWNESS)
         self.sock.connect((host, int(port)))
         self.have = b""
 
@@ -133,14 +135,14 @@ class Wire:
 
     def until(self, text, timeout=30.0):
         """Reads until the bytes `text` have come (they stay in `have`)."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SLOWNESS
         while text not in self.have:
             if time.monotonic() > end or not self.more():
                 raise TimeoutError("%r did not come; %r did" % (text, self.have[-300:]))
 
     def ended(self, timeout=10.0):
         """True when the other side closes within the time."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SLOWNESS
         try:
             while time.monotonic() < end:
                 self.sock.settimeout(max(end - time.monotonic(), 0.01))

@@ -12,7 +12,8 @@ Does not:  skip: a missing program, model or golden file fails the test that nee
         web.get("/health"); client.models.list()
 
 Pipelines have no gateway unless their options say --http.
-A test may run TIMEOUT_S seconds; @pytest.mark.timeout_s(300) gives it another limit.
+A test may run TIMEOUT_S seconds; @pytest.mark.timeout_s(300) gives another limit. On a sanitizer's
+build every limit is longer, and a report of any process fails the test (sanitized.py).
 """
 import http.client
 import json
@@ -30,9 +31,11 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import golden_compare  # noqa: E402  (lies beside this file)
+from sanitized import MODE, Child, Reports, scaled, skip_measures  # noqa: E402
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-GEMLINE = os.path.join(ROOT, "build", "bin", "gemline")
+BIN = os.path.join(ROOT, "build", "bin" if MODE == "release" else os.path.join(MODE, "bin"))
+GEMLINE = os.path.join(BIN, "gemline")
 MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
 MODEL_BYTES = 253113024
 
@@ -57,7 +60,7 @@ def _within(seconds):
 
 
 def _timed(seconds):
-    _within(seconds)
+    _within(scaled(seconds))
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -80,6 +83,22 @@ def pytest_runtest_teardown(item, nextitem):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "timeout_s(seconds): how long this test may run")
+    config.addinivalue_line("markers", "release_only(why): not on the build of a sanitizer")
+    config.reports = Reports()
+
+
+def pytest_collection_modifyitems(items):
+    skip_measures(items)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a sanitizer reported until the end of its fixtures fails the test."""
+    report = (yield).get_result()
+    found = item.config.reports.new() if report.when == "teardown" else ""
+    if found:
+        report.longrepr = "%s\na sanitizer reported:\n%s" % (report.longreprtext, found)
+        report.outcome = "failed"
 
 
 # ---- processes of a home ----------------------------------------------------------------------
@@ -153,7 +172,8 @@ class Pipeline:
         stdin is empty unless `input` is given. check=True fails the test on a non-zero exit."""
         feed = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
         done = subprocess.run([GEMLINE, *map(str, args)], capture_output=True, cwd=self.home,
-                              timeout=timeout, env=self.env(**(env or {})), text=text, **feed)
+                              timeout=scaled(timeout), env=self.env(**(env or {})), text=text,
+                              **feed)
         if check and done.returncode != 0:
             pytest.fail("gemline %s: exit status %d\n%s"
                         % (" ".join(map(str, args)), done.returncode, done.stderr))
@@ -163,7 +183,7 @@ class Pipeline:
         """`gemline ARGS` in the background: a Popen with pipes (bytes), killed at the end."""
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
                    "stderr": subprocess.PIPE, "cwd": self.home, **options}
-        child = subprocess.Popen([GEMLINE, *map(str, args)], env=self.env(**(env or {})), **options)
+        child = Child([GEMLINE, *map(str, args)], env=self.env(**(env or {})), **options)
         self._children.append(child)
         return child
 
@@ -205,7 +225,7 @@ class Pipeline:
 
     def wait(self, true_of_status, timeout=READY_S):
         """Waits until true_of_status(status()) holds; returns that status."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + scaled(timeout)
         while True:
             status = self.status()
             if true_of_status(status):
@@ -284,7 +304,7 @@ class Web(Pipeline):
 
     def connect(self, timeout=COMMAND_S):
         """A connection of its own."""
-        return http.client.HTTPConnection(*self.address, timeout=timeout)
+        return http.client.HTTPConnection(*self.address, timeout=scaled(timeout))
 
     def ask(self, method, path, body=None, headers=None):
         """One request on a connection of its own; a body that is no text becomes JSON."""
@@ -306,7 +326,7 @@ class Web(Pipeline):
     def client(self, **options):
         """The official client; it does not try again by itself unless told."""
         return openai.OpenAI(base_url=self.url + "/v1", api_key="none",
-                             **{"max_retries": 0, "timeout": COMMAND_S, **options})
+                             **{"max_retries": 0, "timeout": scaled(COMMAND_S), **options})
 
     def running(self):
         """Turns that hold rows of a shard."""
@@ -317,7 +337,7 @@ class Web(Pipeline):
         """Waits until no shard holds a turn; returns how long that took."""
         begin = time.monotonic()
         while self.running():
-            if time.monotonic() - begin > timeout:
+            if time.monotonic() - begin > scaled(timeout):
                 pytest.fail("turns still hold pages after %d s" % timeout)
             time.sleep(0.02)
         return time.monotonic() - begin
@@ -334,9 +354,9 @@ def free_port():
 
 @pytest.fixture(scope="session")
 def gemline():
-    """The path of build/bin/gemline."""
+    """The path of gemline in the build that is tested."""
     if not os.access(GEMLINE, os.X_OK):
-        pytest.fail("build/bin/gemline is missing; run: make")
+        pytest.fail("%s is missing; run: make MODE=%s" % (GEMLINE, MODE))
     return GEMLINE
 
 

@@ -14,6 +14,8 @@ import time
 import openai
 import pytest
 
+from conftest import scaled
+
 MODEL = "gemma3-270m"
 QUESTION = "Which vitamins does the sun give us?"
 ASK = [{"role": "user", "content": QUESTION}]
@@ -364,7 +366,7 @@ LONG = {"max_tokens": 4000, "extra_body": {"ignore_eos": True}}
 def test_timeout(web, client):
     with pytest.raises(openai.APITimeoutError):
         chat(client.with_options(timeout=0.4), STORY, **LONG)
-    assert web.wait_idle() < 1
+    assert web.wait_idle() < scaled(1)
     assert chat(client, COLOUR, max_tokens=2).usage.completion_tokens
 
 
@@ -374,18 +376,18 @@ def test_closing_the_stream_cancels(web, client):
         next(stream)
     assert web.running() == 1
     stream.close()
-    assert web.wait_idle() < 1
+    assert web.wait_idle() < scaled(1)
 
 
 def test_a_plain_request_whose_client_goes_away(web):
     link = web.connect()
     body = {"model": MODEL, "messages": STORY, "max_tokens": 4000, "ignore_eos": True, "n": 2}
     link.request("POST", "/v1/chat/completions", json.dumps(body))
-    end = time.monotonic() + 10
+    end = time.monotonic() + scaled(10)
     while web.running() < 2 and time.monotonic() < end:
         time.sleep(0.02)
     assert web.running() == 2
     link.close()
-    assert web.wait_idle() < 1
+    assert web.wait_idle() < scaled(1)
     with pytest.raises(http.client.HTTPException):
         link.getresponse()

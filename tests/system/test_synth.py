@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from conftest import scaled
+
 OPTIONS = ["--variant", "--type", "--seed", "--layers", "--vocab-from", "--force"]
 
 WRONG_USE = [
@@ -34,7 +36,7 @@ def _sentence(done, word=""):
 
 def _wait_for_temp(child, home):
     """Until the file under its temporary name is there."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + scaled(20)
     while not any(name.endswith(".tmp") for name in os.listdir(home)):
         assert child.poll() is None and time.monotonic() < end, "it ended too early"
         time.sleep(0.002)

@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from conftest import scaled
+
 MODEL = "gemma3-270m"
 CAPITAL = [2, 818, 5279, 529, 7001, 563]  # <bos>The capital of France is
 STORY = [{"role": "user", "content": "Tell a long story about a lighthouse."}]
@@ -47,7 +49,7 @@ def error_of(got, status):
 def send(web, method, path, body=None, headers=()):
     """A socket on which this request was sent."""
     data = json.dumps(body).encode() if body is not None else b""
-    link = socket.create_connection(web.address, timeout=60)
+    link = socket.create_connection(web.address, timeout=scaled(60))
     lines = ["%s %s HTTP/1.1" % (method, path), "Host: %s:%d" % web.address,
              "Content-Length: %d" % len(data), *headers]
     link.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
@@ -221,7 +223,7 @@ def test_silence_is_filled_with_pings(up_web):
         try:
             while got[-1] != b": ping\n\n":
                 got.append(next(chunks))
-            assert 9 < time.monotonic() - begin < 14
+            assert 9 < time.monotonic() - begin < scaled(14)
         finally:
             os.kill(shard, signal.SIGCONT)
         got += chunks
@@ -312,12 +314,12 @@ def test_curl(web):
     done = subprocess.run(
         ["curl", "-sN", "--max-time", "60", web.url + CHAT, "-H", "Content-Type: application/json",
          "-d", json.dumps({"messages": said("Hello"), "stream": True, "max_tokens": 4})],
-        capture_output=True, text=True, timeout=70, stdin=subprocess.DEVNULL)
+        capture_output=True, text=True, timeout=scaled(70), stdin=subprocess.DEVNULL)
     assert done.returncode == 0 and done.stdout.endswith("data: [DONE]\n\n")
     done = subprocess.run(
         ["curl", "-s", "--max-time", "60", "-H", "Expect: 100-continue", web.url + CHAT, "-d",
          json.dumps({"messages": said("Hello " * 300), "max_tokens": 4, "ignore_eos": True})],
-        capture_output=True, text=True, timeout=70, stdin=subprocess.DEVNULL)
+        capture_output=True, text=True, timeout=scaled(70), stdin=subprocess.DEVNULL)
     assert json.loads(done.stdout)["usage"]["completion_tokens"] == 4
 
 
@@ -338,13 +340,14 @@ def test_listed_origins_the_default_port_and_off(home, model_file):
     assert home.status()["http"] == "%s:%s" % at.groups() and 8080 <= int(at[2]) < 8180
     got = subprocess.run(
         ["curl", "-si", "--max-time", "20", "-X", "OPTIONS", at[0] + CHAT, "-H", "Origin: " + page,
-         "-H", "Access-Control-Request-Method: POST"], capture_output=True, text=True, timeout=30,
+         "-H", "Access-Control-Request-Method: POST"], capture_output=True, text=True,
+        timeout=scaled(30),
         stdin=subprocess.DEVNULL).stdout
     assert got.startswith("HTTP/1.1 204") and "Access-Control-Allow-Origin: " + page in got
     assert "POST" in re.search(r"Access-Control-Allow-Methods: (.*)", got)[1]
     got = subprocess.run(
         ["curl", "-si", "--max-time", "20", at[0] + "/v1/models", "-H", "Origin: " + page, "-H",
-         "Sec-Fetch-Site: cross-site"], capture_output=True, text=True, timeout=30,
+         "Sec-Fetch-Site: cross-site"], capture_output=True, text=True, timeout=scaled(30),
         stdin=subprocess.DEVNULL).stdout
     assert got.startswith("HTTP/1.1 200") and "Access-Control-Allow-Origin: " + page in got
     home.cli("down", check=True)
@@ -388,7 +391,7 @@ def test_draining_and_restart(up_web):
 
 def wait_health(line, seconds=20):
     """Until the gateway answers at its old address."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + scaled(seconds)
     while True:
         try:
             if line.get("/ready").status == 200:

@@ -18,6 +18,7 @@ import time
 import pytest
 
 import conftest
+from conftest import scaled
 
 sys.path.insert(0, os.path.join(conftest.ROOT, "tests", "hostile"))
 import leave  # noqa: E402
@@ -74,7 +75,7 @@ class Gateway:
 
     def calm(self, seconds=15):
         """Waits until nothing runs and only our own connection is there."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + scaled(seconds)
         while True:
             state = [self.metric(n) for n in ("num_requests_running", "num_requests_waiting",
                                               "http_streams", "http_connections")]
@@ -114,7 +115,7 @@ def small(pipeline):
                                  stderr=log)
     gate = Gateway(address, child.pid)
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + scaled(20)
         while True:
             try:
                 assert gate.ask("GET", "/health").status == 200
@@ -128,7 +129,7 @@ def small(pipeline):
     finally:
         child.send_signal(signal.SIGTERM)
         child.send_signal(signal.SIGTERM)
-        child.wait(20)
+        child.wait(scaled(20))
 
 
 # ---- who may ask ----------------------------------------------------------------------------
@@ -311,12 +312,12 @@ def test_time_for_headers_bodies_and_idling(small):
             for byte in wire.make(small.address, "GET", "/health", None, [("X", "y" * 200)]):
                 line.send(bytes([byte]))
                 time.sleep(0.02)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < scaled(3)
     with small.wire(timeout=5) as line:
         assert line.request("GET", "/health").answer().status == 200
         start = time.monotonic()
         assert line.ended() and not line.have  # silence between requests ends in silence
-        assert 1 < time.monotonic() - start < 4
+        assert 1 < time.monotonic() - start < scaled(4)
 
 
 def test_connections_past_the_limit(small):
@@ -364,7 +365,7 @@ def test_a_slow_reader_holds_nothing_of_the_pipeline(gate):
     with slow_wire(gate) as line:
         line.request("POST", "/v1/chat/completions", WORDY)
         line.until(b"\r\n\r\n")
-        end = time.monotonic() + 60
+        end = time.monotonic() + scaled(60)
         while gate.metric("num_requests_running") > 0:
             assert time.monotonic() < end, "the turn waits for its reader"
             time.sleep(0.2)
@@ -382,7 +383,7 @@ def test_readers_that_stand_still_are_cut_off(small):
     with slow_wire(small) as stream, slow_wire(small) as plain:
         stream.request("POST", "/v1/chat/completions", WORDY)
         plain.send(wire.make(small.address, "GET", "/openapi.json") * 30)
-        end = time.monotonic() + 40
+        end = time.monotonic() + scaled(40)
         while small.metric("http_connections") > 1 or small.files() > files:
             assert time.monotonic() < end, "%d connections, %d files, %d before" % (
                 small.metric("http_connections"), small.files(), files)
@@ -401,7 +402,8 @@ def test_hanging_up_anywhere_leaves_nothing(gate):
     leave.run(gate.address, 3)
     gate.calm()
     assert gate.files() <= files + 1  # a connection of the pipeline may have come
-    assert gate.rss() < rss + (8 << 20)
+    if conftest.MODE == "release":  # a sanitizer keeps freed memory back for a while
+        assert gate.rss() < rss + (8 << 20)
     assert gate.ask("POST", "/v1/chat/completions", HELLO).status == 200
 
 
@@ -416,7 +418,7 @@ def test_a_stop_with_requests_in_every_state(pipeline, small):
     time.sleep(0.2)
     assert conftest.alive(small.pid), "it ended before its answers"
     os.kill(small.pid, signal.SIGTERM)  # twice: at once
-    end = time.monotonic() + 10
+    end = time.monotonic() + scaled(10)
     while conftest.alive(small.pid):  # the fixture looks at its exit status
         assert time.monotonic() < end, "it does not end"
         time.sleep(0.05)
@@ -437,6 +439,7 @@ def test_malformed_requests(gate):
 
 # ---- what it costs --------------------------------------------------------------------------
 
+@pytest.mark.release_only("a sanitizer's own thread wakes up, too")
 def test_it_sleeps_while_nothing_happens(pipeline, gate):
     lines = [gate.wire().request("GET", "/health") for _ in range(100)]
     for line in lines:
@@ -460,6 +463,7 @@ def test_it_sleeps_while_nothing_happens(pipeline, gate):
     gate.calm()
 
 
+@pytest.mark.release_only("its memory is the release's, and it needs the release's speed")
 @pytest.mark.timeout_s(240)
 def test_ten_thousand_idle_connections_and_two_hundred_streams(pipeline, gate):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import Web
+from conftest import Web, scaled
 
 CLIENTS = 20
 TOKENS = 24
@@ -74,7 +74,7 @@ class Reader(threading.Thread):
 
 
 def until(true, what, seconds=60):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + scaled(seconds)
     while not true():
         assert time.monotonic() < end, what
         time.sleep(0.01)
