@@ -114,9 +114,8 @@ print-%: # the value of one variable, for the scripts
 	@echo '$($*)'
 
 # ---- rules -------------------------------------------------------------------------------------
-$(B)/gen/%.pb-c.c: proto/%.proto
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: proto/%.proto
 	@mkdir -p $(B)/gen && protoc-c --proto_path=proto --c_out=$(B)/gen $<
-$(GENC:.c=.h): $(GENC)
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 	@$(CC) $(GENFLAGS) -c -o $@ $<
 $(B)/%.o: %.c | $(GENC)
