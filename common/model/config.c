@@ -206,7 +206,7 @@ static enum gm_status check_custom(const struct gm_config_meta *m, const struct 
           "a Gemma 2 of no known size needs it" },
         { f->final_softcap > 0.0f && m->final_softcap == 0.0, "final_logit_softcapping",
           "a Gemma 2 of no known size needs it" },
-        { m->pattern > 1 && m->window == 0, "attention.sliding_window",
+        { m->pattern > 1 && m->window == 0, "attention.sliding_window above 0",
           "its attention.sliding_window_pattern has layers with a window" },
         { strcmp(m->rope_scaling, "linear") == 0 && m->rope_factor == 0.0, "rope.scaling.factor",
           "its rope.scaling.type is linear" },

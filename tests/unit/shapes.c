@@ -1,4 +1,8 @@
-/* shapes.c - see shapes.h. */
+/* shapes.c - see shapes.h.
+ *
+ * Owns:      reading the files, one temporary model file at a time, chains of slices.
+ * Does not:  compare results.
+ */
 #include "tests/unit/shapes.h"
 
 #include <CUnit/CUnit.h>

@@ -153,8 +153,10 @@ def matrices(shape, layer):
     """(name in the file, name in the reference, rows, cols, scale) of one layer."""
     q, kv, d, ff = shape.heads * shape.hd, shape.kv * shape.hd, shape.d, shape.ff
     sharp = shape.qk_factor
-    table = [("attn_q", "self_attn.q_proj", q, d, sharp), ("attn_k", "self_attn.k_proj", kv, d, sharp),
-             ("attn_v", "self_attn.v_proj", kv, d, 1.0), ("attn_output", "self_attn.o_proj", d, q, 1.0),
+    table = [("attn_q", "self_attn.q_proj", q, d, sharp),
+             ("attn_k", "self_attn.k_proj", kv, d, sharp),
+             ("attn_v", "self_attn.v_proj", kv, d, 1.0),
+             ("attn_output", "self_attn.o_proj", d, q, 1.0),
              ("ffn_gate", "mlp.gate_proj", ff, d, 1.0), ("ffn_up", "mlp.up_proj", ff, d, 1.0),
              ("ffn_down", "mlp.down_proj", d, ff, 1.0)]
     for file, reference, rows, cols, factor in table:
