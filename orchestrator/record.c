@@ -36,6 +36,11 @@ uint8_t *gm_record_pack(const struct gm_turn *t, size_t *n)
     r.answer = (uint32_t)t->n_tokens;
     r.turns = (uint32_t)t->turns_before;
     r.created_ms = t->sess.created_ms;
+    if (t->end.status != GM_OK) {
+        r.has_failed = 1;
+        r.failed = (uint32_t)t->end.status;
+        r.why = (char *)t->end.text;
+    }
     return gm_pack(&r.base, n);
 }
 

@@ -21,6 +21,7 @@ struct gm_replay {
     /* what is told; borrowed from sess */
     Gm__StartedEvent started;
     Gm__FinishedEvent finished;
+    struct gm_err end; /* what ended the turn, instead of `finished` */
     const int32_t *ids;
     size_t n, sent;
     bool started_sent;
@@ -72,7 +73,9 @@ static void flush(struct gm_replay *r)
         if (!send_tokens(r))
             return;
     event.finished = &r->finished;
-    if (gm_stream_item(r->stream, &event.base))
+    if (r->end.status != GM_OK)
+        replay_end(r, &r->end);
+    else if (gm_stream_item(r->stream, &event.base))
         replay_end(r, NULL);
 }
 
@@ -132,6 +135,8 @@ static void tell_record(struct gm_replay *r)
     r->started.seed = record->sampling->seed;
     r->started.prompt_tokens = (uint32_t)record->n_prompt;
     r->finished.reason = record->finish;
+    if (record->has_failed && record->failed <= GM_UNAUTHENTICATED)
+        gm_fail(&r->end, (enum gm_status)record->failed, "%s", record->why ? record->why : "");
     r->ids = r->sess.answer;
     r->n = r->sess.n_answer;
     tell(r);

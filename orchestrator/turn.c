@@ -221,6 +221,7 @@ void gm_turn_flush(struct gm_turn *t)
             break;
         t->sent += (uint32_t)event.n_tokens;
     }
+    grant(t); /* a client that came late took all at once, and the sampler may wait for this */
     gm_sess_journal(t);
     if (t->state == GM_TURN_SAVE && (t->stored || gm_now_ms() - t->state_ms > GM_SAVE_PATIENCE_MS))
         send_finished(t, t->written);

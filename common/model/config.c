@@ -193,6 +193,31 @@ static void fill_variant(struct gm_config *cfg, const struct variant *v)
     cfg->rope_divisor_global = v->rope_divisor;
 }
 
+/* What a table row knows and a file in no row must say itself: a wrong guess would only show as
+ * worse answers. */
+static enum gm_status check_custom(const struct gm_config_meta *m, const struct family *f,
+                                   struct gm_err *err)
+{
+    const struct {
+        bool missing;
+        const char *name, *why;
+    } needs[] = {
+        { f->attn_softcap > 0.0f && m->attn_softcap == 0.0, "attn_logit_softcapping",
+          "a Gemma 2 of no known size needs it" },
+        { f->final_softcap > 0.0f && m->final_softcap == 0.0, "final_logit_softcapping",
+          "a Gemma 2 of no known size needs it" },
+        { m->pattern > 1 && m->window == 0, "attention.sliding_window above 0",
+          "its attention.sliding_window_pattern has layers with a window" },
+        { strcmp(m->rope_scaling, "linear") == 0 && m->rope_factor == 0.0, "rope.scaling.factor",
+          "its rope.scaling.type is linear" },
+    };
+    for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++)
+        if (needs[i].missing)
+            return gm_fail(err, GM_INVALID, "the model file has no %s, but %s; convert it again",
+                           needs[i].name, needs[i].why);
+    return GM_OK;
+}
+
 /* Defaults of a model that is in no row. */
 static enum gm_status fill_custom(struct gm_config *cfg, const struct gm_config_meta *m,
                                   struct gm_err *err)
@@ -261,6 +286,11 @@ static enum gm_status check_stated(const struct gm_config *cfg, const struct gm_
                                    const struct family *f, struct gm_err *err)
 {
     bool none = strcmp(m->rope_scaling, "none") == 0;
+    if (m->no_window)
+        return gm_fail(err, GM_INVALID,
+                       "attention.sliding_window is 0 but %s has %d; the file is damaged or is not "
+                       "what its shape says",
+                       cfg->name, (int)cfg->window);
     const struct {
         const char *name;
         double stated, used;
@@ -309,7 +339,9 @@ enum gm_status gm_config_from_meta(struct gm_config *cfg, const struct gm_config
         fill_variant(cfg, v);
         st = check_stated(cfg, meta, f, err);
     } else {
-        st = fill_custom(cfg, meta, err);
+        st = check_custom(meta, f, err);
+        if (st == GM_OK)
+            st = fill_custom(cfg, meta, err);
         pattern = meta->pattern ? meta->pattern : pattern;
     }
     if (st != GM_OK)
@@ -372,6 +404,8 @@ enum gm_status gm_config_variant(struct gm_config *cfg, const char *name, int64_
     m.vocab = v->vocab;
     m.window = v->window;
     m.context = v->context;
+    m.attn_softcap = (double)family_find(m.arch)->attn_softcap;
+    m.final_softcap = (double)family_find(m.arch)->final_softcap;
     m.query_scale = 1.0 / sqrt((double)v->query_dim);
     m.rope_factor = (double)v->rope_divisor;
     return gm_config_from_meta(cfg, &m, err);

@@ -44,11 +44,13 @@ struct gm_config_meta {
     int64_t pattern; /* sliding_window_pattern as a number; 0: not stated */
     double norm_eps, rope_base, rope_base_swa, rope_factor, attn_softcap, final_softcap;
     double query_scale; /* gemline.query_scale */
+    bool no_window;     /* the window is stated as 0: a Gemma 3 whose layers are all global */
     char rope_scaling[GM_NAME_MAX];
 };
 
 /* Finds the row that the metadata names by its shape and checks the rest against it; or derives a
- * custom one (query scale 1/sqrt(head_dim) unless stated). GM_UNSUPPORTED names a foreign
+ * custom one (query scale 1/sqrt(head_dim) unless stated; what has no safe default, as the soft
+ * caps of a Gemma 2, must be stated). GM_UNSUPPORTED names a foreign
  * architecture; GM_INVALID says which number is wrong and what was expected. */
 enum gm_status gm_config_from_meta(struct gm_config *cfg, const struct gm_config_meta *meta,
                                    struct gm_err *err);

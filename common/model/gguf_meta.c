@@ -3,7 +3,9 @@
  * Owns:      typed access with checked conversions; both dialects of Gemma's keys.
  * Does not:  parse the file (gguf.c) or know the variants (config.c).
  * Source:    llama.cpp's key names ("gemma3.block_count" ...) and those of ollama's early one-file
- *            Gemma 3 (rope.global.freq_base, rope.local.freq_base, no epsilon, no rope scaling).
+ *            Gemma 3 (rope.global.freq_base, rope.local.freq_base, no epsilon, no rope scaling, a
+ *            final soft cap of 30 that is the converter's and not the model's; mm.* keys where the
+ *            vision tower is in the same file).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,7 +20,8 @@ enum {
     SAMPLE_BYTES = 4096,         /* hashed at the start, middle and end of each tensor */
     LINEAR_CONTEXT_MIN = 131072, /* second dialect: from this context on, positions are divided */
     LINEAR_FACTOR = 8,
-    SHOWN_MAX = 60, /* bytes of a foreign text in a sentence */
+    SECOND_SOFTCAP = 30, /* second dialect: what its converter wrote where the model has none */
+    SHOWN_MAX = 60,      /* bytes of a foreign text in a sentence */
 };
 
 /* The value of a key: GM_NOT_FOUND, or GM_INVALID when it is an array and should not be, or the
@@ -229,34 +232,37 @@ enum gm_status gm_gguf_check_keys(const struct gm_gguf *g, struct gm_err *err)
 /* ---- the model's config ------------------------------------------------------------------------
  */
 
-/* One key of the architecture -> one field; alternatives stand in the table's order, the first
- * one that is in the file counts. */
+/* One key of the architecture -> one field; of alternatives the last one that is in the file
+ * counts. 0 means "not stated" in the fields, so a file may not state it, except where Gemma 3
+ * means "none" by it. */
 enum field_kind { FIELD_INT, FIELD_FLOAT };
+enum field_zero { ZERO_WRONG, ZERO_IS_NONE };
 struct field {
     const char *key; /* without the architecture */
     size_t at;       /* offset in struct gm_config_meta */
     enum field_kind kind;
+    enum field_zero zero;
 };
 #define AT(member) offsetof(struct gm_config_meta, member)
 
 static const struct field fields[] = {
-    { "block_count", AT(layers), FIELD_INT },
-    { "embedding_length", AT(d_model), FIELD_INT },
-    { "feed_forward_length", AT(d_ff), FIELD_INT },
-    { "attention.head_count", AT(heads), FIELD_INT },
-    { "attention.head_count_kv", AT(kv_heads), FIELD_INT },
-    { "attention.key_length", AT(key_len), FIELD_INT },
-    { "attention.value_length", AT(value_len), FIELD_INT },
-    { "attention.sliding_window", AT(window), FIELD_INT },
-    { "context_length", AT(context), FIELD_INT },
-    { "attention.layer_norm_rms_epsilon", AT(norm_eps), FIELD_FLOAT },
-    { "rope.freq_base", AT(rope_base), FIELD_FLOAT },
-    { "rope.global.freq_base", AT(rope_base), FIELD_FLOAT },
-    { "rope.freq_base_swa", AT(rope_base_swa), FIELD_FLOAT },
-    { "rope.local.freq_base", AT(rope_base_swa), FIELD_FLOAT },
-    { "rope.scaling.factor", AT(rope_factor), FIELD_FLOAT },
-    { "attn_logit_softcapping", AT(attn_softcap), FIELD_FLOAT },
-    { "final_logit_softcapping", AT(final_softcap), FIELD_FLOAT },
+    { "block_count", AT(layers), FIELD_INT, ZERO_WRONG },
+    { "embedding_length", AT(d_model), FIELD_INT, ZERO_WRONG },
+    { "feed_forward_length", AT(d_ff), FIELD_INT, ZERO_WRONG },
+    { "attention.head_count", AT(heads), FIELD_INT, ZERO_WRONG },
+    { "attention.head_count_kv", AT(kv_heads), FIELD_INT, ZERO_WRONG },
+    { "attention.key_length", AT(key_len), FIELD_INT, ZERO_WRONG },
+    { "attention.value_length", AT(value_len), FIELD_INT, ZERO_WRONG },
+    { "attention.sliding_window", AT(window), FIELD_INT, ZERO_IS_NONE },
+    { "context_length", AT(context), FIELD_INT, ZERO_WRONG },
+    { "attention.layer_norm_rms_epsilon", AT(norm_eps), FIELD_FLOAT, ZERO_WRONG },
+    { "rope.freq_base", AT(rope_base), FIELD_FLOAT, ZERO_WRONG },
+    { "rope.global.freq_base", AT(rope_base), FIELD_FLOAT, ZERO_WRONG },
+    { "rope.freq_base_swa", AT(rope_base_swa), FIELD_FLOAT, ZERO_WRONG },
+    { "rope.local.freq_base", AT(rope_base_swa), FIELD_FLOAT, ZERO_WRONG },
+    { "rope.scaling.factor", AT(rope_factor), FIELD_FLOAT, ZERO_WRONG },
+    { "attn_logit_softcapping", AT(attn_softcap), FIELD_FLOAT, ZERO_IS_NONE },
+    { "final_logit_softcapping", AT(final_softcap), FIELD_FLOAT, ZERO_IS_NONE },
 };
 
 static void arch_key(char *out, const struct gm_config_meta *meta, const char *key)
@@ -284,6 +290,17 @@ static enum gm_status same_int(const struct gm_gguf *g, const char *key, int64_t
     return st;
 }
 
+static enum gm_status check_zero(const struct field *f, struct gm_config_meta *meta,
+                                 const char *key, struct gm_err *err)
+{
+    if (f->zero == ZERO_WRONG || strcmp(meta->arch, "gemma3") != 0)
+        return gm_fail(err, GM_INVALID, "%s is 0; the model file is damaged or of another kind",
+                       key);
+    if (f->at == AT(window))
+        meta->no_window = true;
+    return GM_OK;
+}
+
 static enum gm_status read_fields(const struct gm_gguf *g, struct gm_config_meta *meta,
                                   struct gm_err *err)
 {
@@ -297,6 +314,8 @@ static enum gm_status read_fields(const struct gm_gguf *g, struct gm_config_meta
             continue;
         enum gm_status st = f->kind == FIELD_INT ? same_int(g, key, &whole, err)
                                                  : gm_gguf_float(g, key, &real, err);
+        if (st == GM_OK && whole == 0 && real == 0.0)
+            st = check_zero(f, meta, key, err);
         if (st != GM_OK)
             return st;
         if (f->kind == FIELD_INT)
@@ -316,8 +335,13 @@ static enum gm_status read_pattern(const struct gm_gguf *g, struct gm_config_met
     const struct gm_gguf_kv *kv = gm_gguf_find(g, key);
     if (!kv)
         return GM_OK;
-    if (!kv->array)
-        return gm_gguf_int(g, key, &meta->pattern, err);
+    if (!kv->array) {
+        enum gm_status st = gm_gguf_int(g, key, &meta->pattern, err);
+        if (st == GM_OK && meta->pattern < 1)
+            st = gm_fail(err, GM_INVALID, "%s is %" PRId64 ", expected 1 or more", key,
+                         meta->pattern);
+        return st;
+    }
     if (meta->layers < 0 || kv->n != (uint64_t)meta->layers || kv->n > GM_LAYERS_MAX)
         return gm_fail(err, GM_INVALID, "%s has %" PRIu64 " elements, expected one per layer", key,
                        kv->n);
@@ -381,6 +405,36 @@ static enum gm_status check_kind(const struct gm_gguf *g, struct gm_config_meta 
     return GM_OK;
 }
 
+/* What the second dialect leaves out or writes without meaning it. */
+static void settle_second(const struct gm_gguf *g, struct gm_config_meta *meta)
+{
+    static const char *const marks[] = { "gemma3.rope.global.freq_base",
+                                         "gemma3.rope.local.freq_base",
+                                         "gemma3.mm.tokens_per_image" };
+    bool second = false;
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
+        second = second || gm_gguf_find(g, marks[i]);
+    if (!second || strcmp(meta->arch, "gemma3") != 0)
+        return;
+    if (!meta->rope_scaling[0] && meta->rope_factor == 0.0 && meta->context >= LINEAR_CONTEXT_MIN)
+        meta->rope_factor = LINEAR_FACTOR;
+    if (gm_gguf_find(g, marks[0]) && meta->final_softcap == (double)SECOND_SOFTCAP)
+        meta->final_softcap = 0.0;
+}
+
+/* Ours, without the architecture before it. */
+static enum gm_status read_query_scale(const struct gm_gguf *g, struct gm_config_meta *meta,
+                                       struct gm_err *err)
+{
+    static const char *const key = "gemline.query_scale";
+    if (!gm_gguf_find(g, key))
+        return GM_OK;
+    enum gm_status st = gm_gguf_float(g, key, &meta->query_scale, err);
+    if (st == GM_OK && meta->query_scale == 0.0)
+        st = gm_fail(err, GM_INVALID, "%s is 0, expected a factor above 0", key);
+    return st;
+}
+
 enum gm_status gm_gguf_config(const struct gm_gguf *g, struct gm_config *cfg, struct gm_err *err)
 {
     struct gm_config_meta meta;
@@ -398,14 +452,11 @@ enum gm_status gm_gguf_config(const struct gm_gguf *g, struct gm_config *cfg, st
         st = read_fields(g, &meta, err);
     if (st == GM_OK)
         st = read_pattern(g, &meta, err);
-    if (st == GM_OK && gm_gguf_find(g, "gemline.query_scale"))
-        st = gm_gguf_float(g, "gemline.query_scale", &meta.query_scale, err);
+    if (st == GM_OK)
+        st = read_query_scale(g, &meta, err);
     if (st != GM_OK)
         return st;
-    arch_key(key, &meta, "rope.global.freq_base");
-    if (gm_gguf_find(g, key) && !meta.rope_scaling[0] && meta.rope_factor == 0.0 &&
-        meta.context >= LINEAR_CONTEXT_MIN)
-        meta.rope_factor = LINEAR_FACTOR;
+    settle_second(g, &meta);
     const struct gm_tensor *embed = gm_gguf_tensor(g, "token_embd.weight");
     if (!embed)
         return gm_fail(err, GM_INVALID, "the file has no tensor token_embd.weight");

@@ -5,6 +5,7 @@
  */
 #include <malloc.h>
 #include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,22 @@ static int32_t special_id(const struct gm_gguf *g, const char *key)
                                                                                     : -1;
 }
 
+/* The pieces that have a row of the embedding. Some converters list <image_soft_token> behind them,
+ * which has none; rows without a piece could be chosen and have no text. */
+static enum gm_status usable_pieces(const struct gm_gguf *g, size_t *n, struct gm_err *err)
+{
+    const struct gm_tensor *embed = gm_gguf_tensor(g, "token_embd.weight");
+    if (!embed || embed->dims[1] == (int64_t)*n)
+        return GM_OK;
+    if (embed->dims[1] > (int64_t)*n)
+        return gm_fail(err, GM_INVALID,
+                       "the vocabulary has %zu pieces but the embedding %" PRId64
+                       " rows; convert the model again with its whole vocabulary",
+                       *n, embed->dims[1]);
+    *n = (size_t)embed->dims[1];
+    return GM_OK;
+}
+
 static enum gm_status open_gguf(const char *path, struct gm_tokenizer **out, struct gm_err *err)
 {
     struct gm_gguf *g = NULL;
@@ -112,6 +129,8 @@ static enum gm_status open_gguf(const char *path, struct gm_tokenizer **out, str
                      GM_VOCAB_IDS_MAX);
     if (rc == GM_OK)
         rc = arrays_read(&a, g, n, err);
+    if (rc == GM_OK)
+        rc = usable_pieces(g, &n, err);
     if (rc == GM_OK) {
         const struct gm_piece_source src = {
             .n = (uint32_t)n,

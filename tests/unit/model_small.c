@@ -256,6 +256,11 @@ static void all_keys(struct writer *w, const struct small_model *m)
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
     put_f32(w, key, 1e-6f);
     w->count += 2;
+    if (m->gemma2) {
+        put_f32(w, "gemma2.attn_logit_softcapping", 50.0f);
+        put_f32(w, "gemma2.final_logit_softcapping", 30.0f);
+        w->count += 2;
+    }
 }
 
 int small_write_gguf(const struct small_model *m, const char *path)

@@ -171,6 +171,8 @@ static void test_custom(void)
     m.heads = 7; /* 256 / 7 is no head size */
     CU_ASSERT_EQUAL(gm_config_from_meta(&c, &m, &err), GM_INVALID);
     m = meta_of("gemma2", 4, 256, 512);
+    m.attn_softcap = 50.0;
+    m.final_softcap = 30.0;
     CU_ASSERT_EQUAL(gm_config_from_meta(&c, &m, &err), GM_OK);
     CU_ASSERT(c.window == 4096 && c.attn_softcap == 50.0f && c.final_softcap == 30.0f);
 }
