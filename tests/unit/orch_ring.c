@@ -325,7 +325,12 @@ bool orch_up(void)
     int ready = -1;
     orch = fork();
     if (orch == 0) {
-        const struct gm_orch_options opt = { dir, sock, "fake", 0, 1, RING_CONTEXT, 3600000 };
+        const struct gm_orch_options opt = { .run_dir = dir,
+                                             .redis = sock,
+                                             .model = "fake",
+                                             .shards = 1,
+                                             .context = RING_CONTEXT,
+                                             .session_ttl_ms = 3600000 };
         _exit(gm_orch_serve(&opt, &err) != GM_OK);
     }
     for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; gm_now_ms() < end; orch_turn(1)) {
