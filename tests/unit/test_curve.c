@@ -283,6 +283,10 @@ static void test_log_limit(void)
     for (int i = 0; i < MANY; i++)
         CU_ASSERT_FALSE(raw_heard(&r[i], 10));
     CU_ASSERT(lines_with("refused", NULL) <= 2 * GM_ZAP_LOG_BURST); /* of two windows at most */
+    struct raw plain; /* many of one kind hide no other */
+    raw_open(&plain, NULL, NULL, NULL);
+    CU_ASSERT(logged("a plain client", NULL));
+    raw_close(&plain);
     for (int i = 0; i < MANY; i++)
         raw_close(&r[i]);
     close_inbox();
