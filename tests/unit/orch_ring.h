@@ -22,6 +22,8 @@ struct ring {
     int encoded, reserved;        /* calls */
     uint32_t hold;                /* no more tokens of an answer than this; 0: all */
     bool full;                    /* no pages */
+    int emitted;                  /* tokens, of all answers */
+    const char *numerics;         /* what the shard computes as; NULL: "none" */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
 };
