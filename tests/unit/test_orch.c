@@ -344,7 +344,7 @@ static void spin_ring(int ms, int until)
 static void test_late(void)
 {
     enum { TOKENS = 390, SHOWN = 15 };
-    struct heard h;
+    static struct heard h;
     Gm__StartRequest r = request_of("late-1", 5, TOKENS);
     ring.hold = SHOWN;
     CU_ASSERT(start(&h, &r) != NULL);
@@ -364,7 +364,7 @@ static void test_late(void)
 static void test_numerics(void)
 {
     enum { SHOWN = 15, LATE_MS = 300 };
-    struct heard h;
+    static struct heard h; /* a turn that goes on all the same outlives this function */
     Gm__StartRequest r = request_of("other-1", 5, 100);
     ring.hold = SHOWN;
     CU_ASSERT(start(&h, &r) != NULL);
