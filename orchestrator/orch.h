@@ -40,6 +40,7 @@ struct gm_member {
     uint32_t begin, end;
     char numerics[256];
     char failed[GM_ERR_TEXT_MAX];
+    struct gm_versions versions; /* of the protocol; 0, 0: not heard of */
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_peer *peer;
 };
@@ -53,6 +54,7 @@ struct gm_roster {
     int32_t end_ids[GM_VOCAB_IDS], close_ids[GM_VOCAB_IDS], banned[GM_VOCAB_IDS];
     size_t n_end, n_close, n_banned;
     char waiting_for[64];
+    struct gm_err disagree; /* why two processes cannot talk to each other */
 };
 
 /* The states of a turn, in order. A new attempt leads from OPEN or RUN back to WAIT. */
@@ -160,6 +162,8 @@ enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *e
 /* ---- roster.c ----------------------------------------------------------------------------------
  */
 void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
+/* Remembers which versions of the protocol a process speaks; `hello` came with them. */
+void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *hello, struct gm_versions versions);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);
