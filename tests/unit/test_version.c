@@ -203,7 +203,7 @@ static void test_ring(void)
                     GM_OK); /* over the lane */
     CU_ASSERT_EQUAL(gm_bus_post(bus, peer, GM__KIND__HELLO, &hello.base, NULL, 0, &err), GM_OK);
     CU_ASSERT_FATAL(take_one(&msg, PATIENCE_MS));
-    CU_ASSERT_EQUAL(msg.env->kind, GM__KIND__HELLO);
+    CU_ASSERT_EQUAL_FATAL(msg.env->kind, GM__KIND__HELLO);
     CU_ASSERT_EQUAL(msg.version, 0);
     CU_ASSERT(gm_versions_of(msg.env).min == 3 && gm_versions_of(msg.env).max == 4);
     CU_ASSERT_STRING_EQUAL(msg.env->sender, "tester");
