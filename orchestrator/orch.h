@@ -110,10 +110,13 @@ struct gm_turn {
     size_t journalled;
     int64_t journal_ms; /* when it was written last */
     char numerics[256]; /* what the turn is computed with; "": not begun yet */
-    int encodings;      /* times that the tokenizer was asked: only the last answer counts */
-    bool cached_known;  /* `cached` is what the client is told */
-    const char *finish; /* NULL: goes on; a static text */
-    struct gm_err end;  /* a failure that ends the turn after it is saved */
+    char
+        trace[GM_TRACE_MAX]; /* span of the call that began it, of which its own calls are children;
+                                "": none */
+    int encodings;           /* times that the tokenizer was asked: only the last answer counts */
+    bool cached_known;       /* `cached` is what the client is told */
+    const char *finish;      /* NULL: goes on; a static text */
+    struct gm_err end;       /* a failure that ends the turn after it is saved */
     /* the attempt */
     uint64_t ticket; /* 0: none */
     int step;        /* OPEN: -1 sampler, else the shard asked now */
@@ -173,6 +176,8 @@ const char *gm_roster_numerics(const struct gm_orch *o);
 struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *id,
                             struct gm_err *err);
 void gm_turn_free(struct gm_turn *t);
+/* What the turn's own calls say of their trace; borrowed from it until they are made. */
+struct gm_call_more gm_turn_trace(const struct gm_turn *t);
 struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial);
 void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from);
 void gm_turn_begin(struct gm_turn *t);  /* state LOAD */
