@@ -114,6 +114,54 @@ const char *gm_roster_numerics(const struct gm_orch *o)
     return o->roster.shard[0].numerics;
 }
 
+/* ---- versions of the protocol ------------------------------------------------------------------
+ */
+
+void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *h, struct gm_versions versions)
+{
+    struct gm_member *m = member_of(&o->roster, h);
+    if (m)
+        m->versions = versions;
+}
+
+/* The n-th process of the ring and its name; NULL: there are no more. 0 is this one. */
+static const struct gm_versions *nth(const struct gm_orch *o, int n, char name[GM_SENDER_MAX],
+                                     struct gm_versions *own)
+{
+    const struct gm_roster *r = &o->roster;
+    *own = gm_bus_versions(o->base.bus);
+    snprintf(name, GM_SENDER_MAX, "%s",
+             n == 0   ? gm_bus_name(o->base.bus)
+             : n == 1 ? "tokenizer-0"
+                      : "sampler-0");
+    if (n > 2)
+        snprintf(name, GM_SENDER_MAX, "shard-%d", n - 3);
+    return n == 0              ? own
+           : n == 1            ? &r->tokenizer.versions
+           : n == 2            ? &r->sampler.versions
+           : n < r->shards + 3 ? &r->shard[n - 3].versions
+                               : NULL;
+}
+
+/* Two processes of the ring without a common version: a sentence; NULL: there are none. Shards talk
+ * to each other and to the sampler, so it is not enough that each can talk to us. */
+static const char *disagreement(struct gm_orch *o)
+{
+    struct gm_versions own_a, own_b;
+    const struct gm_versions *a, *b;
+    char name_a[GM_SENDER_MAX], name_b[GM_SENDER_MAX];
+    for (int i = 1; (a = nth(o, i, name_a, &own_a)); i++) {
+        for (int k = 0; a->max > 0 && k < i; k++) {
+            b = nth(o, k, name_b, &own_b);
+            if (b->max == 0 || gm_versions_common(*a, *b) > 0)
+                continue;
+            gm_versions_refuse(&o->roster.disagree, name_a, *a, name_b, *b);
+            return o->roster.disagree.text;
+        }
+    }
+    return NULL;
+}
+
 static const char *one_missing(struct gm_roster *r, const struct gm_member *m, const char *what,
                                bool *failed)
 {
@@ -132,7 +180,8 @@ const char *gm_roster_missing(struct gm_orch *o, bool *failed)
     struct gm_roster *r = &o->roster;
     const char *what;
     char name[32];
-    *failed = false;
+    if ((*failed = (what = disagreement(o)) != NULL))
+        return what;
     if ((what = one_missing(r, &r->tokenizer, "tokenizer", failed)) ||
         (what = one_missing(r, &r->sampler, "sampler", failed)))
         return what;

@@ -161,7 +161,8 @@ static enum gm_status describe(void *self, struct gm_stream *stream,
     d.methods = names;
     d.set = (ProtobufCBinaryData){ n, (uint8_t *)(uintptr_t)set };
     d.release = (char *)GM_RELEASE;
-    d.version_min = d.version_max = 1;
+    d.version_min = gm_bus_versions(the_service->bus).min;
+    d.version_max = gm_bus_versions(the_service->bus).max;
     return gm_rpc_reply(stream, &d.base);
 }
 
