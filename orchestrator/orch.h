@@ -42,6 +42,8 @@ struct gm_member {
     char failed[GM_ERR_TEXT_MAX];
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_peer *peer;
+    bool asked;     /* whether it was restarted: the answer is on its way */
+    uint64_t proof; /* the boot that it named over our own connection; 0: none was asked for */
 };
 
 struct gm_roster {
@@ -156,7 +158,8 @@ enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *e
 
 /* ---- roster.c ----------------------------------------------------------------------------------
  */
-void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
+/* Takes what a process says of itself; the message is freed here. */
+void gm_roster_hello(struct gm_orch *o, Gm__Hello *hello);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);

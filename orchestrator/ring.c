@@ -364,21 +364,25 @@ static void on_emitted(struct gm_turn *t, Gm__Emitted *e)
 static void on_scored(struct gm_turn *t, Gm__Scored *s)
 {
     t->progress_ms = gm_now_ms();
+    size_t left = 0;
     for (size_t i = 0; i < s->n_rows; i++) {
-        if (s->rows[i]->pos != t->n_rows * t->every)
+        if (t->n_rows == t->rows_want || s->rows[i]->pos != t->n_rows * t->every) {
+            s->rows[left++] = s->rows[i]; /* not ours: freed with the message */
             continue;
+        }
         if (t->n_rows == t->rows_cap) {
             const size_t cap = t->rows_cap ? t->rows_cap * 2 : 256;
             Gm__ScoreRow **more = realloc(t->rows, cap * sizeof *more);
-            if (!more)
-                return;
+            if (!more) {
+                s->rows[left++] = s->rows[i];
+                continue;
+            }
             t->rows = more;
             t->rows_cap = cap;
         }
         t->rows[t->n_rows++] = s->rows[i];
-        s->n_rows = i; /* one row a message: the rest is not ours to free twice */
-        break;
     }
+    s->n_rows = left;
     gm_turn_flush(t);
 }
 
@@ -403,7 +407,6 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         if (!h)
             return err->status;
         gm_roster_hello(o, h);
-        gm__hello__free_unpacked(h, NULL);
     } else if (msg->env->kind == GM__KIND__EMITTED) {
         Gm__Emitted *e = gm_msg_unpack(msg, &gm__emitted__descriptor, err);
         if (!e)

@@ -344,8 +344,9 @@ static bool take_lane(struct gm_bus *bus, struct gm_msg *msg)
 
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
 {
-    if (take_lane(bus, msg))
-        return true;
+    if (!bus->lane_last && take_lane(bus, msg))
+        return bus->lane_last = true;
+    bus->lane_last = false;
     const int n = bus->n_peers + 1;
     for (int i = 0; i < n; i++) {
         const int at = (bus->turn + i) % n;
@@ -355,7 +356,7 @@ bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
             return true;
         }
     }
-    return false;
+    return take_lane(bus, msg);
 }
 
 void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,
