@@ -110,6 +110,7 @@ struct doubt {
 
 static void on_boot(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
 {
+    static struct gm_log_limit doubts = { .burst = 10, .per_ms = 10000 };
     struct doubt *d = ctx;
     const Gm__HealthReply *in = (const Gm__HealthReply *)body;
     (void)done;
@@ -118,7 +119,7 @@ static void on_boot(void *ctx, bool done, const ProtobufCMessage *body, const st
         d->member->proof = in->boot;
         if (in->boot == d->hello->boot)
             take_hello(d->orch, d->member, d->hello);
-        else
+        else if (gm_log_pass(&doubts, NULL))
             gm_log(GM_LOG_WARN, "%.32s %u did not say that it was restarted: somebody else did",
                    d->hello->role, d->hello->index);
     }

@@ -15,6 +15,7 @@
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
+#include "common/net/accept.h"
 
 /* A socket with the options that every one has. */
 static enum gm_status socket_new(struct gm_bus *bus, int type, struct reader *out,
@@ -59,6 +60,7 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
         rc = socket_new(bus, ZMQ_ROUTER, &bus->inbox, err);
     if (rc != GM_OK)
         return rc;
+    gm_accept_guard();
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
     if (zmq_bind(bus->inbox.sock, endpoint) != 0)
