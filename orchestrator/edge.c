@@ -385,6 +385,9 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     if (in->has_patience_ms && in->patience_ms > GM_PATIENCE_MS_MAX)
         return gm_fail(err, GM_INVALID, "a turn goes on without a client for at most %d ms",
                        GM_PATIENCE_MS_MAX);
+    if (in->sampling && in->sampling->has_max_tokens && in->sampling->max_tokens < 1)
+        return gm_fail(err, GM_INVALID, "max_tokens is %d; give at least 1",
+                       in->sampling->max_tokens);
     struct gm_turn *t = find_turn(o, tenant, in->turn);
     if (t) {
         gm_turn_attach(t, stream, 0);

@@ -44,6 +44,8 @@ struct gm_member {
     struct gm_versions versions; /* of the protocol; 0, 0: not heard of */
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_peer *peer;
+    bool asked;     /* whether it was restarted: the answer is on its way */
+    uint64_t proof; /* the boot that it named over our own connection; 0: none was asked for */
 };
 
 struct gm_roster {
@@ -165,7 +167,8 @@ enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *e
 
 /* ---- roster.c ----------------------------------------------------------------------------------
  */
-void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
+/* Takes what a process says of itself; the message is freed here. */
+void gm_roster_hello(struct gm_orch *o, Gm__Hello *hello);
 /* Remembers which versions of the protocol a process speaks; `hello` came with them. */
 void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *hello, struct gm_versions versions);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */

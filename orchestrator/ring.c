@@ -421,7 +421,6 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
             return err->status;
         gm_roster_speaks(o, h, gm_versions_of(msg->env));
         gm_roster_hello(o, h);
-        gm__hello__free_unpacked(h, NULL);
     } else if (msg->env->kind == GM__KIND__EMITTED) {
         Gm__Emitted *e = gm_msg_unpack(msg, &gm__emitted__descriptor, err);
         if (!e)

@@ -15,6 +15,7 @@
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
+#include "common/net/accept.h"
 #include "common/net/zap.h"
 
 /* A socket with the options that every one has. */
@@ -60,6 +61,7 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
         rc = socket_new(bus, ZMQ_ROUTER, &bus->inbox, err);
     if (rc != GM_OK)
         return rc;
+    gm_accept_guard();
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
     if (bus->net && (rc = gm_bus_tcp_inbox(bus, endpoint, err)) != GM_OK)
@@ -370,8 +372,9 @@ static bool take_lane(struct gm_bus *bus, struct gm_msg *msg)
 
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
 {
-    if (take_lane(bus, msg))
-        return true;
+    if (!bus->lane_last && take_lane(bus, msg))
+        return bus->lane_last = true;
+    bus->lane_last = false;
     const int n = bus->n_peers + 1;
     for (int i = 0; i < n; i++) {
         const int at = (bus->turn + i) % n;
@@ -381,7 +384,7 @@ bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
             return true;
         }
     }
-    return false;
+    return take_lane(bus, msg);
 }
 
 void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,

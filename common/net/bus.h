@@ -34,7 +34,7 @@ enum {
 
 struct gm_bus;
 struct gm_net;  /* book.h */
-struct gm_peer; /* an outgoing connection; owned by the bus, lives as long as it */
+struct gm_peer; /* an outgoing connection; owned by the bus, lives as long as it (gm_bus_room) */
 
 /* identity: "shard-0" plus anything unique; bind: NULL for a client without an inbox. GM_INVALID:
  * GM_PROTOCOL of the environment is malformed (version.h). */
@@ -55,6 +55,11 @@ uint64_t gm_bus_refused(const struct gm_bus *bus); /* messages dropped since it 
  * GM_INVALID: over TCP, an endpoint that the book does not list. */
 struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err);
 const char *gm_peer_endpoint(const struct gm_peer *peer);
+
+/* Makes room for n more connections where the table is nearly full: those that `used` says no to
+ * are closed, and pointers to them are void. For a server whose callers name the endpoints. */
+typedef bool gm_bus_used(const void *ctx, const struct gm_peer *peer);
+void gm_bus_room(struct gm_bus *bus, int n, gm_bus_used *used, const void *ctx);
 
 /* One received message. Frames are borrowed until gm_msg_free. `from` answers it with
  * gm_bus_answer: for a message taken from the inbox it is the sender's routing id, for one that

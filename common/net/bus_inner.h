@@ -42,6 +42,7 @@ struct gm_bus {
     struct reader inbox; /* sock NULL for a client */
     struct gm_lane lane;
     bool lane_ready; /* it may hold a message */
+    bool lane_last;  /* the last message came from it: sockets are asked first */
     struct gm_peer *peers[PEERS_MAX];
     int n_peers;
     int turn; /* which socket is asked first next time */
