@@ -41,6 +41,7 @@ step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
+step "the same bits in all builds" bash tools/check-bits.sh
 step "fuzzing" bash tools/fuzz.sh 20
 step "hostile clients" bash tools/check-hostile.sh
 
