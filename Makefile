@@ -58,7 +58,7 @@ $(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
 $(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
 $(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
-.PHONY: help all run test unit check lint bench model clean setup golden-long system gen
+.PHONY: help all run test unit check lint bench model clean setup golden-long system gen chaos
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -103,6 +103,10 @@ lint: build/.setup ## layers, sizes, headers, named paths
 check: build/.setup ## lint, format, warnings, sanitizer builds and their unit tests
 	@bash tools/check.sh
 
+# SECONDS and SEED as typed: make chaos SECONDS=1200 SEED=7
+chaos: all model ## kill drills: 20 streams under random deaths, every byte compared (SECONDS=60 SEED=1)
+	@bash tools/chaos.sh "$(or $(SECONDS),60)" "$(or $(SEED),1)" $(ARGS)
+
 bench: all model ## side by side with llama.cpp, built on first use (ARGS="--rows 1,2 --quick")
 	@bash tools/bench.sh $(ARGS)
 
@@ -114,9 +118,8 @@ print-%: # the value of one variable, for the scripts
 	@echo '$($*)'
 
 # ---- rules -------------------------------------------------------------------------------------
-$(B)/gen/%.pb-c.c: proto/%.proto
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: proto/%.proto
 	@mkdir -p $(B)/gen && protoc-c --proto_path=proto --c_out=$(B)/gen $<
-$(GENC:.c=.h): $(GENC)
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 	@$(CC) $(GENFLAGS) -c -o $@ $<
 $(B)/%.o: %.c | $(GENC)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
-# fuzzing, hostile clients.
+# fuzzing, hostile clients, kill drills.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
 # Does not:  touch build/bin (it keeps pointing at the build that `make` made).
@@ -43,6 +43,7 @@ step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
 step "fuzzing" bash tools/fuzz.sh 20
 step "hostile clients" bash tools/check-hostile.sh
+step "kill drills" make -s chaos SECONDS=60 SEED=1
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'check: failed:'
