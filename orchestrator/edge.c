@@ -387,7 +387,7 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     }
     const char *missing = gm_roster_missing(o, &failed);
     if (failed)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", missing);
+        return gm_retry_after(err, GM_FAILED_HINT_MS, gm_fail(err, GM_UNAVAILABLE, "%s", missing));
     if (in->session)
         snprintf(session, sizeof session, "%s", in->session);
     else
@@ -459,7 +459,7 @@ static enum gm_status score(void *self, struct gm_stream *stream, const Protobuf
     bool failed = false;
     const char *missing = gm_roster_missing(o, &failed);
     if (failed)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", missing);
+        return gm_retry_after(err, GM_FAILED_HINT_MS, gm_fail(err, GM_UNAVAILABLE, "%s", missing));
     if (in->n_ids < 1 || in->n_ids > o->context) {
         return gm_detailed(
             err, GM_DETAIL_CONTEXT,

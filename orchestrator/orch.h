@@ -11,7 +11,8 @@
 
 enum {
     GM_TURNS_MAX = 640,          /* turns at once: running, waiting, being saved */
-    GM_DEATHS_MAX = 3,           /* attempts a turn may lose before it ends INTERNAL */
+    GM_DEATHS_MAX = 3,           /* attempts lost without coming further: the turn ends INTERNAL */
+    GM_SILENT_MS = 10000,        /* a process without HELLO for so long stands still, or is gone */
     GM_STALL_MS = 20000,         /* no token for so long: a new attempt */
     GM_STALL_TOKEN_MS = 50,      /* and so much more for each prompt token */
     GM_ORPHAN_MS = 10000,        /* no word of the client for so long: the turn is cancelled, */
@@ -19,8 +20,9 @@ enum {
     GM_PAUSE_MS = 2000,          /* between two steps of the loop: this process did not run */
     GM_SAVE_PATIENCE_MS = 2000,  /* how long `finished` waits for Redis */
     GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
-    GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole */
+    GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole and to answer */
     GM_RETRY_HINT_MS = 500,
+    GM_FAILED_HINT_MS = 2000,   /* the same while a process keeps dying */
     GM_PAGES_RETRY_MS = 100,    /* between two looks for pages; the oldest turn looks first */
     GM_PAGES_WAIT_MS = 30000,   /* how long a turn without a token waits for pages */
     GM_LEASE_MS = 60000,        /* a session's lease in Redis, unless renewed */
@@ -35,7 +37,8 @@ enum {
 
 /* A process of the ring as HELLO told it. */
 struct gm_member {
-    uint64_t boot; /* 0: not heard of */
+    uint64_t boot;    /* 0: not heard of */
+    int64_t heard_ms; /* the last HELLO */
     bool ready;
     uint32_t begin, end;
     char numerics[256];
@@ -116,9 +119,12 @@ struct gm_turn {
     uint64_t ticket; /* 0: none */
     int step;        /* OPEN: -1 sampler, else the shard asked now */
     uint32_t have, rewind_min, cached;
-    int deaths;
-    int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
-    int64_t retry_ms; /* when it looks for them next */
+    int deaths, faults; /* attempts lost since it came further: with a process, or by itself */
+    uint32_t best;      /* the farthest position that any attempt came to */
+    bool alone;         /* nothing else is at work beside this attempt */
+    int64_t wait_ms;    /* since when it wants an attempt and the ring gives none; 0: it has one */
+    int64_t pages_ms;   /* since when the turn waits for pages; 0: it does not */
+    int64_t retry_ms;   /* when it looks for them next */
     int64_t state_ms, progress_ms, lease_ms;
     /* score */
     uint32_t top_n, every;
@@ -160,6 +166,11 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);
+/* NULL when all of the ring were heard of lately; else who stands still. One that computes for long
+ * is silent too: nothing that runs is taken from it, but nothing new is sent there. */
+const char *gm_roster_silent(struct gm_orch *o);
+/* The orchestrator itself did not run for `gap` ms: nobody could be heard. */
+void gm_roster_forgive(struct gm_orch *o, int64_t gap);
 
 /* ---- turn.c: the life of a turn ----------------------------------------------------------------
  */
@@ -184,10 +195,24 @@ bool gm_turn_ephemeral(const struct gm_turn *t);      /* its session is of this 
 /* ---- ring.c: attempts ---------------------------------------------------------------------------
  */
 void gm_ring_begin(struct gm_turn *t); /* WAIT -> OPEN when the ring is whole */
-void gm_ring_lost(struct gm_turn *t, const struct gm_err *why); /* this attempt is lost */
+/* This attempt is lost: by itself; with a process; or it never came to anything, because somebody
+ * did not answer, which counts against no turn. */
+void gm_ring_lost(struct gm_turn *t, const struct gm_err *why);
+void gm_ring_died(struct gm_turn *t, const struct gm_err *why);
+void gm_ring_unanswered(struct gm_turn *t);
 void gm_ring_release(struct gm_turn *t, bool keep);
 void gm_ring_credit(struct gm_turn *t, uint32_t more);
 enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_err *err);
+
+/* ---- poison.c: the turn that kills --------------------------------------------------------------
+ */
+/* A row at `position`, or a token there, came back. */
+void gm_poison_progress(struct gm_turn *t, uint32_t position);
+/* A process of the ring died, or this attempt failed by itself: true when the turn is to end. */
+bool gm_poison_died(struct gm_turn *t);
+bool gm_poison_fault(struct gm_turn *t);
+/* Whether the turn must not begin an attempt now; false notes whether it runs alone. */
+bool gm_poison_waits(struct gm_turn *t);
 
 /* ---- session.c: Redis
  * ---------------------------------------------------------------------------- */

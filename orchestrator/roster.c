@@ -65,7 +65,7 @@ static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
     gm_log(GM_LOG_WARN, "%s", why.text);
     for (size_t i = o->turns.map.n; i-- > 0;) {
         if (i < o->turns.map.n)
-            gm_ring_lost(o->turns.map.entries[i].value, &why);
+            gm_ring_died(o->turns.map.entries[i].value, &why);
     }
 }
 
@@ -93,8 +93,16 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
             return;
         }
     }
+    if (h->boot == 0) { /* the supervisor's word about one that keeps dying */
+        if (m->ready)
+            member_restarted(o, h);
+        m->ready = false;
+        snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
+        return;
+    }
     const bool restarted = m->boot != 0 && m->boot != h->boot;
     m->boot = h->boot;
+    m->heard_ms = gm_now_ms();
     m->ready = h->has_ready && h->ready;
     m->begin = h->has_begin ? h->begin : 0;
     m->end = h->has_end ? h->end : 0;
@@ -125,6 +133,28 @@ static const char *one_missing(struct gm_roster *r, const struct gm_member *m, c
         return NULL;
     snprintf(r->waiting_for, sizeof r->waiting_for, "%s", what);
     return r->waiting_for;
+}
+
+const char *gm_roster_silent(struct gm_orch *o)
+{
+    struct gm_roster *r = &o->roster;
+    const int64_t since = gm_now_ms() - GM_SILENT_MS;
+    if (r->sampler.heard_ms < since)
+        return "sampler, which is silent";
+    for (int i = 0; i < r->shards; i++) {
+        if (r->shard[i].heard_ms >= since)
+            continue;
+        snprintf(r->waiting_for, sizeof r->waiting_for, "shard %d, which is silent", i);
+        return r->waiting_for;
+    }
+    return NULL;
+}
+
+void gm_roster_forgive(struct gm_orch *o, int64_t gap)
+{
+    o->roster.sampler.heard_ms += gap;
+    for (int i = 0; i < o->roster.shards; i++)
+        o->roster.shard[i].heard_ms += gap;
 }
 
 const char *gm_roster_missing(struct gm_orch *o, bool *failed)

@@ -32,7 +32,10 @@ static void forgive_pause(struct gm_orch *o)
         struct gm_turn *t = o->turns.map.entries[i].value;
         t->client_ms += gap;
         t->progress_ms += gap;
+        t->wait_ms += t->wait_ms ? gap : 0;
     }
+    if (o->step_ms && gap > GM_PAUSE_MS)
+        gm_roster_forgive(o, gap);
     o->step_ms = now;
 }
 

@@ -231,6 +231,7 @@ void gm_turn_progress(struct gm_turn *t, uint32_t done)
     Gm__TurnEvent event = GM__TURN_EVENT__INIT;
     Gm__ProgressEvent progress = GM__PROGRESS_EVENT__INIT;
     t->progress_ms = gm_now_ms();
+    gm_poison_progress(t, done);
     if (t->score || !t->stream || !t->started_sent || gm_stream_credit(t->stream) < 2)
         return; /* the last credit is for what counts */
     progress.done = done;
@@ -297,12 +298,28 @@ static void drop_client(struct gm_turn *t)
     t->stream = NULL;
 }
 
+/* No token for longer than there may be none. While somebody of the ring stands still that is
+ * nobody's fault: it may go on where it was. */
+static void look_at_stall(struct gm_turn *t, int64_t over_ms)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const char *silent = gm_roster_silent(t->orch);
+    if (silent && over_ms < GM_RING_WAIT_MS)
+        return;
+    if (silent) {
+        gm_ring_unanswered(t);
+        return;
+    }
+    gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s",
+            (long long)(gm_now_ms() - t->progress_ms) / 1000);
+    gm_ring_lost(t, &err);
+}
+
 void gm_turn_tick(struct gm_turn *t)
 {
     const int64_t now = gm_now_ms();
     const int64_t stall = GM_STALL_MS + (int64_t)t->n_prompt * GM_STALL_TOKEN_MS;
     const bool parked = t->n_tokens >= t->granted;
-    struct gm_err err = GM_ERR_NONE;
     if (!t->score && t->state >= GM_TURN_WAIT && now - t->lease_ms > GM_LEASE_MS / 3)
         gm_sess_renew(t);
     if (!t->score)
@@ -317,8 +334,7 @@ void gm_turn_tick(struct gm_turn *t)
         if (t->stored && !t->stream)
             gm_turn_free(t);
     } else if (t->state == GM_TURN_RUN && !parked && now - t->progress_ms > stall) {
-        gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s", (long long)(stall / 1000));
-        gm_ring_lost(t, &err);
+        look_at_stall(t, now - t->progress_ms - stall);
     } else if (!t->score && t->state == GM_TURN_RUN &&
                now - t->client_ms > gm_turn_patience_ms(t)) {
         gm_turn_end(t, "cancelled");

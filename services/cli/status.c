@@ -50,7 +50,7 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
     if (!alive)
         return;
     (void)gm_pid_rss_bytes(p->pid, &h->rss_bytes, NULL);
-    if (redis || !client)
+    if (redis || !client || p->failed) /* it lives, perhaps not for long */
         return;
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
@@ -116,6 +116,10 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
         if (rc == GM_OK && h[i].guesses)
             rc = gm_buf_printf(b, err, ", \"drafted\": %llu, \"accepted\": %llu",
                                (unsigned long long)h[i].drafted, (unsigned long long)h[i].accepted);
+        if (rc == GM_OK && p->failed)
+            rc = gm_buf_append_text(b, ", \"error\": ", err);
+        if (rc == GM_OK && p->failed)
+            rc = gm_buf_append_json(b, p->why, strlen(p->why), err);
         if (rc == GM_OK)
             rc = gm_buf_append_text(b, "}", err);
     }
@@ -137,6 +141,8 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
         rc = gm_buf_printf(b, err, "%-14s %8lld  %-12s %8d %8u %9.1f %8.1f\n", name,
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
+        if (rc == GM_OK && st->procs[i].failed)
+            rc = gm_buf_printf(b, err, "               %s\n", st->procs[i].why);
     }
     if (rc == GM_OK && http[0])
         rc = gm_buf_printf(b, err, "http://%s\n", http);

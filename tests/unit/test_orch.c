@@ -1,5 +1,6 @@
 // uses: tests/unit/orch_ring.c orchestrator/edge.c orchestrator/record.c orchestrator/recover.c
-// uses: orchestrator/replay.c orchestrator/ring.c orchestrator/roster.c orchestrator/serve.c
+// uses: orchestrator/poison.c orchestrator/replay.c orchestrator/ring.c orchestrator/roster.c
+// uses: orchestrator/serve.c
 // uses: orchestrator/session.c orchestrator/session_calls.c orchestrator/turn.c
 /* test_orch.c - the orchestrator with Redis and a ring that computes nothing.
  *
