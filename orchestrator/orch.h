@@ -10,12 +10,12 @@
 #include "common/net.h"
 
 enum {
-    GM_TURNS_MAX = 640,          /* turns at once: running, waiting, being saved */
-    GM_DEATHS_MAX = 3,           /* attempts lost without coming further: the turn ends INTERNAL */
-    GM_SILENT_MS = 10000,        /* a process without HELLO for so long stands still, or is gone */
-    GM_STALL_MS = 20000,         /* no token for so long: a new attempt */
-    GM_STALL_TOKEN_MS = 50,      /* and so much more for each prompt token */
-    GM_ORPHAN_MS = 10000,        /* no word of the client for so long: the turn is cancelled, */
+    GM_TURNS_MAX = 640,     /* turns at once: running, waiting, being saved */
+    GM_DEATHS_MAX = 3,      /* attempts a turn loses by itself, at one place: it ends INTERNAL */
+    GM_SILENT_MS = 10000,   /* a process without HELLO for so long stands still, or is gone */
+    GM_STALL_MS = 20000,    /* no token for so long: a new attempt */
+    GM_STALL_TOKEN_MS = 50, /* and so much more for each prompt token */
+    GM_ORPHAN_MS = 10000,   /* no word of the client for so long: the turn is cancelled, */
     GM_PATIENCE_MS_MAX = 120000, /* unless the request gives it longer, at most this */
     GM_PAUSE_MS = 2000,          /* between two steps of the loop: this process did not run */
     GM_SAVE_PATIENCE_MS = 2000,  /* how long `finished` waits for Redis */
@@ -119,12 +119,14 @@ struct gm_turn {
     uint64_t ticket; /* 0: none */
     int step;        /* OPEN: -1 sampler, else the shard asked now */
     uint32_t have, rewind_min, cached;
-    int deaths, faults; /* attempts lost since it came further: with a process, or by itself */
-    uint32_t best;      /* the farthest position that any attempt came to */
-    bool alone;         /* nothing else is at work beside this attempt */
-    int64_t wait_ms;    /* since when it wants an attempt and the ring gives none; 0: it has one */
-    int64_t pages_ms;   /* since when the turn waits for pages; 0: it does not */
-    int64_t retry_ms;   /* when it looks for them next */
+    int deaths, own_deaths, faults; /* attempts lost since it came further: with a process, alone
+                                       with it, by themselves */
+    uint32_t best;                  /* the farthest position that any attempt came to, */
+    uint32_t reached, died_at;      /* that this one came to, and the last one that died alone */
+    bool alone;                     /* nothing else was at work beside this attempt */
+    int64_t wait_ms;  /* since when it wants an attempt and the ring gives none; 0: it has one */
+    int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
+    int64_t retry_ms; /* when it looks for them next */
     int64_t state_ms, progress_ms, lease_ms;
     /* score */
     uint32_t top_n, every;

@@ -5,10 +5,16 @@
  *
  * A process that dies takes the attempts of all turns with it, and one row of one of them may be
  * why. A turn at work that loses two in a row without a row or token more than ever before is a
- * suspect: it goes on alone, the oldest first, while the others wait. If a process dies then too,
- * this turn has ended itself; as soon as it comes further it is as the others.
+ * suspect: it goes on alone, the oldest first, while the others wait. Three deaths that it was
+ * alone with, at the same place, are its own doing, since a row is computed the same way each time;
+ * whoever kills from outside hits another place. A turn that comes further is no suspect any more.
  */
 #include "orchestrator/orch.h"
+
+enum {
+    SUSPECT_DEATHS = 2, /* in a row without coming further */
+    PLACE_ROWS = 512,   /* a chunk of a prompt is at most so long: no place is known better */
+};
 
 /* Whether rows of it are with the sampler or the shards. Without credit the ring holds none. */
 static bool at_work(const struct gm_turn *t)
@@ -19,7 +25,7 @@ static bool at_work(const struct gm_turn *t)
 
 static bool suspect(const struct gm_turn *t)
 {
-    return t->deaths >= GM_DEATHS_MAX - 1;
+    return t->deaths >= SUSPECT_DEATHS;
 }
 
 /* A suspect that waits for pages lets the others run: theirs come back. */
@@ -30,20 +36,29 @@ static bool wants_ring(const struct gm_turn *t)
 
 void gm_poison_progress(struct gm_turn *t, uint32_t position)
 {
+    t->reached = position > t->reached ? position : t->reached;
     if (position <= t->best)
         return;
     t->best = position;
-    t->deaths = t->faults = 0;
-    t->alone = false;
+    t->deaths = t->own_deaths = t->faults = 0;
+}
+
+static bool same_place(uint32_t a, uint32_t b)
+{
+    return (a > b ? a - b : b - a) <= PLACE_ROWS;
 }
 
 bool gm_poison_died(struct gm_turn *t)
 {
     if (!at_work(t))
         return false;
-    if (suspect(t) && !t->alone)
-        return false; /* it may have been another's: the next attempt tells */
-    return ++t->deaths >= GM_DEATHS_MAX;
+    t->deaths++;
+    if (!t->alone)
+        return false;
+    if (!same_place(t->reached, t->died_at))
+        t->own_deaths = 0;
+    t->died_at = t->reached;
+    return ++t->own_deaths >= GM_DEATHS_MAX;
 }
 
 bool gm_poison_fault(struct gm_turn *t)
@@ -55,15 +70,20 @@ bool gm_poison_waits(struct gm_turn *t)
 {
     const struct gm_orch *o = t->orch;
     const bool own = suspect(t);
+    bool beside = false;
     for (size_t i = 0; i < o->turns.map.n; i++) {
         const struct gm_turn *other = o->turns.map.entries[i].value;
         if (other == t)
             continue;
+        beside = beside || at_work(other);
         if (own && at_work(other))
             return true;
         if (suspect(other) && wants_ring(other) && (!own || other->serial < t->serial))
             return true;
     }
-    t->alone = own;
+    for (size_t i = 0; beside && i < o->turns.map.n; i++)
+        ((struct gm_turn *)o->turns.map.entries[i].value)->alone = false;
+    t->alone = !beside;
+    t->reached = 0;
     return false;
 }

@@ -37,9 +37,11 @@ static struct ticket {
     uint64_t id; /* 0: free */
     uint32_t prompt, n, max;
     bool runs;
+    uint32_t rounds;
 } tickets[TICKETS];
 
 static int64_t hello_ms;
+static uint64_t shard_lives; /* added to its boot */
 
 int32_t orch_token(uint32_t pos)
 {
@@ -163,7 +165,9 @@ static void say_hello(void)
     for (struct part *p = parts; p < parts + 3; p++) {
         Gm__Hello h = GM__HELLO__INIT;
         h.role = (char *)p->role;
-        h.boot = gm_bus_boot(p->bus);
+        h.boot = gm_bus_boot(p->bus) + (p == &parts[2] ? shard_lives : 0);
+        if (p == &parts[2] && ring.mute)
+            continue;
         h.numerics = (char *)"none";
         h.has_end = h.has_ready = h.has_vocab = 1;
         h.ready = 1;
@@ -173,12 +177,43 @@ static void say_hello(void)
     }
 }
 
+void orch_shard_dies(void)
+{
+    for (struct ticket *t = tickets; t < tickets + TICKETS; t++)
+        t->id = 0;
+    shard_lives++;
+    ring.deaths++;
+    hello_ms = 0;
+}
+
+void orch_shard_failed(const char *why)
+{
+    Gm__Hello h = GM__HELLO__INIT;
+    h.role = (char *)parts[2].role;
+    h.failed = (char *)(uintptr_t)why;
+    gm_bus_post(parts[2].bus, parts[2].home, GM__KIND__HELLO, &h.base, NULL, 0, NULL);
+}
+
+static void fault(const struct ticket *t)
+{
+    Gm__Fault f = GM__FAULT__INIT;
+    f.ticket = t->id;
+    f.status = GM_INTERNAL;
+    f.text = (char *)"numbers that are none";
+    ring.faults++;
+    gm_bus_post(parts[2].bus, parts[2].home, GM__KIND__FAULT, &f.base, NULL, 0, NULL);
+}
+
 /* Up to BURST more tokens of an answer. */
 static void emit(struct ticket *t)
 {
     Gm__Token tokens[BURST], *rows[BURST];
     Gm__Emitted e = GM__EMITTED__INIT;
-    const uint32_t most = ring.hold && ring.hold < t->max ? ring.hold : t->max;
+    uint32_t most = ring.hold && ring.hold < t->max ? ring.hold : t->max;
+    if (ring.slow && ++t->rounds % ring.slow != 0)
+        return;
+    if (ring.slow && most > t->n + 1)
+        most = t->n + 1;
     while (t->n < most && e.n_tokens < BURST) {
         Gm__Token *token = &tokens[e.n_tokens];
         gm__token__init(token);
@@ -199,7 +234,11 @@ static void take_rows(const struct gm_msg *msg)
     struct gm_err err = GM_ERR_NONE;
     Gm__TokenRows *rows = gm_msg_unpack(msg, &gm__token_rows__descriptor, &err);
     struct ticket *t = rows ? ticket_of(rows->span->ticket) : NULL;
-    if (t)
+    if (t && ring.fault == t->prompt)
+        fault(t);
+    else if (t && ring.poison == t->prompt)
+        orch_shard_dies();
+    else if (t)
         t->runs = true;
     if (rows)
         gm__token_rows__free_unpacked(rows, NULL);

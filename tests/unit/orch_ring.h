@@ -19,9 +19,14 @@ enum {
 
 /* What the ring was asked, and how it behaves. */
 struct ring {
-    int encoded, reserved;        /* calls */
-    uint32_t hold;                /* no more tokens of an answer than this; 0: all */
-    bool full;                    /* no pages */
+    int encoded, reserved; /* calls */
+    uint32_t hold;         /* no more tokens of an answer than this; 0: all */
+    bool full;             /* no pages */
+    uint32_t poison;       /* the shard dies of a prompt of so many tokens; 0: of none */
+    uint32_t fault;        /* the same, but the attempt alone fails */
+    uint32_t slow;         /* an answer's next token comes after so many rounds; 0: at once */
+    bool mute;             /* the shard says no HELLO */
+    int deaths, faults;    /* so often that happened */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
 };
@@ -38,6 +43,11 @@ void orch_down(void);
 void orch_signal(int signal);
 /* One round of all loops but the orchestrator's, which has its own process. */
 void orch_turn(int wait_ms);
+
+/* The shard dies: it comes back without the turns, and with another boot. */
+void orch_shard_dies(void);
+/* HELLO with boot 0: what the supervisor says of a shard that keeps dying. */
+void orch_shard_failed(const char *why);
 
 /* The token at a position. */
 int32_t orch_token(uint32_t pos);
