@@ -161,6 +161,34 @@ static void test_faults(void)
     check_whole(&h);
 }
 
+static void on_info(void *ctx, bool last, const ProtobufCMessage *body, const struct gm_err *err)
+{
+    int *state = ctx;
+    (void)last, (void)body;
+    *state = err->status == GM_PRECONDITION ? 2 : 1;
+}
+
+/* Waits until the orchestrator says of itself that a process failed. */
+static void wait_failed(void)
+{
+    const Gm__Empty empty = GM__EMPTY__INIT;
+    struct gm_err err = GM_ERR_NONE;
+    struct gm_peer *peer = gm_bus_peer(bus, orch_endpoint, &err);
+    int state = 1;
+    for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; state < 2 && gm_now_ms() < end;) {
+        if (state == 1)
+            gm_rpc_call(rpc,
+                        &(struct gm_call){ peer, "Orchestrator.Info", &empty.base,
+                                           &gm__info_reply__descriptor, RING_PATIENCE_MS, 0,
+                                           on_info, &state },
+                        &err);
+        state = state == 1 ? 0 : state;
+        (void)gm_follows_tick(all);
+        orch_turn(1);
+    }
+    CU_ASSERT_EQUAL(state, 2);
+}
+
 /* The supervisor says that the shard keeps dying: who asks now is told at once, who runs waits for
  * it. */
 static void test_failed(void)
@@ -173,11 +201,9 @@ static void test_failed(void)
     ring.mute = true;
     orch_shard_dies();
     orch_shard_failed("shard-0: signal 11");
-    const int64_t begin = gm_now_ms();
-    do { /* until the word is there */
-        start(&late, PROMPT);
-        spin(&late.ends, 1);
-    } while (late.err.status == GM_OK && gm_now_ms() - begin < RING_PATIENCE_MS);
+    wait_failed();
+    start(&late, PROMPT);
+    spin(&late.ends, 1);
     CU_ASSERT_EQUAL(late.err.status, GM_UNAVAILABLE);
     CU_ASSERT_STRING_EQUAL(late.err.text, "shard-0: signal 11");
     CU_ASSERT(late.err.retry_ms > 0);
