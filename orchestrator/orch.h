@@ -203,6 +203,9 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why);
 void gm_ring_died(struct gm_turn *t, const struct gm_err *why);
 void gm_ring_unanswered(struct gm_turn *t);
 void gm_ring_release(struct gm_turn *t, bool keep);
+/* Has a process that is heard of for the first time end what this orchestrator opened there before
+ * it was killed: those tickets are known to nobody now. */
+void gm_ring_forget_lives(struct gm_orch *o, const struct gm_member *m, bool sampler);
 void gm_ring_credit(struct gm_turn *t, uint32_t more);
 enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_err *err);
 

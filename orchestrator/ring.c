@@ -96,7 +96,8 @@ static void ask_sampler(struct gm_turn *t)
     r.first = o->roster.shard[0].endpoint;
     r.last = (char *)last_shard(o)->endpoint;
     r.home = o->home;
-    r.has_credit = 1;
+    r.has_credit = r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
     r.credit = t->granted > t->n_tokens ? t->granted - (uint32_t)t->n_tokens : 0;
     call(t, &o->roster.sampler, "Sampler.Open", &r.base, &gm__empty__descriptor);
     free(so_far);
@@ -146,6 +147,8 @@ static void ask_shard(struct gm_turn *t, int index)
     r.numerics = (char *)gm_roster_numerics(o);
     r.next = last ? o->roster.sampler.endpoint : o->roster.shard[index + 1].endpoint;
     r.home = o->home;
+    r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
     r.first = o->roster.shard[0].endpoint;
     const int64_t left = t->stream ? (int64_t)gm_stream_deadline_us(t->stream) - gm_now_us() : 0;
     r.has_deadline_us = t->stream && gm_stream_deadline_us(t->stream) > 0 && left > 0;
@@ -313,6 +316,18 @@ void gm_ring_release(struct gm_turn *t, bool keep)
                     NULL);
     gm_idmap_take(&o->tickets, t->ticket);
     t->ticket = 0;
+}
+
+void gm_ring_forget_lives(struct gm_orch *o, const struct gm_member *m, bool sampler)
+{
+    Gm__ReleaseRequest r = GM__RELEASE_REQUEST__INIT;
+    r.home = o->home;
+    r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
+    gm_rpc_call(o->base.rpc,
+                &(struct gm_call){ m->peer, sampler ? "Sampler.Close" : "Shard.Release", &r.base,
+                                   &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                NULL);
 }
 
 static bool has_attempt(const struct gm_turn *t)

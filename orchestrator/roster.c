@@ -100,6 +100,8 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
         snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
         return;
     }
+    if (m->boot == 0 && m != &o->roster.tokenizer)
+        gm_ring_forget_lives(o, m, m == &o->roster.sampler);
     const bool restarted = m->boot != 0 && m->boot != h->boot;
     m->boot = h->boot;
     m->heard_ms = gm_now_ms();

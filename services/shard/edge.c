@@ -341,7 +341,8 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .ephemeral = in->has_ephemeral && in->ephemeral,
                             .order = in->has_order ? in->order : 0,
                             .every = in->has_every ? (int32_t)in->every : 1,
-                            .numerics = in->numerics };
+                            .numerics = in->numerics,
+                            .home_boot = in->has_home_boot ? in->home_boot : 0 };
     const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;
     if (in->positions > (uint32_t)s->context || in->n_ids > in->positions)
         return gm_fail(err, GM_PRECONDITION,
@@ -387,8 +388,13 @@ static enum gm_status release(void *self, struct gm_stream *stream, const Protob
     struct gm_shard_service *s = self;
     const Gm__ReleaseRequest *in = (const Gm__ReleaseRequest *)request;
     const Gm__Empty reply = GM__EMPTY__INIT;
-    (void)err;
-    gm_shard_release(&s->shard, in->ticket, in->has_keep && in->keep);
+    const struct gm_peer *home = in->home ? gm_bus_peer(s->base.bus, in->home, err) : NULL;
+    if (in->home && !home)
+        return err->status;
+    if (home)
+        (void)gm_shard_release_lives(&s->shard, home, in->home_boot);
+    else
+        gm_shard_release(&s->shard, in->ticket, in->has_keep && in->keep);
     return gm_rpc_reply(stream, &reply.base);
 }
 
