@@ -258,6 +258,9 @@ static bool call_ready(struct super *s)
 
 static enum gm_status wait_ready(struct super *s, struct gm_err *err)
 {
+    /* What died while nobody watched: the orchestrator may not have missed it yet. */
+    if (look_at_procs(s, err) != GM_OK)
+        return err->status;
     while (!call_ready(s)) {
         if (!sleep_on(s, START_POLL_MS))
             return gm_fail(err, GM_CANCELLED, "stopped while the pipeline was starting");

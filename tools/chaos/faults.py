@@ -43,8 +43,12 @@ class Faults(threading.Thread):
         finally:
             self._let_go(True)
 
+    def seconds_at(self, moment):
+        """A time.monotonic() by the clock of the schedule."""
+        return moment - self._begin
+
     def _note(self, text):
-        self.log.append("%7.1f s  %s" % (time.monotonic() - self._begin, text))
+        self.log.append("%7.1f s  %s" % (self.seconds_at(time.monotonic()), text))
 
     def _sleep(self, seconds):
         """False: it is time to end."""

@@ -85,11 +85,13 @@ class Drill:
         before, begin = (sum(hand.kills.values()), sum(hand.stops.values())), time.monotonic()
         clients = self.run_all("r%d" % self.rounds)
         self.compare(clients)
+        slow = max(clients, key=lambda c: c.stall_s)
         print("round %d: %d streams in %.1f s, %d kills, %d stops, %d refused and retried, longest "
-              "stall %.1f s%s"
+              "stall %.1f s (%s, from %.1f s on)%s"
               % (self.rounds, len(clients), time.monotonic() - begin,
                  sum(hand.kills.values()) - before[0], sum(hand.stops.values()) - before[1],
-                 sum(c.retries for c in clients), max(c.stall_s for c in clients),
+                 sum(c.retries for c in clients), slow.stall_s, slow.stream.name,
+                 hand.seconds_at(slow.stall_at),
                  ", %d DIFFERENT" % len(self.bad) if self.bad else ""), flush=True)
 
     def disturbed(self):

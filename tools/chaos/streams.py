@@ -35,7 +35,8 @@ class Client(threading.Thread):
     def __init__(self, line, stream, label):
         super().__init__(daemon=True)
         self.stream, self.answers, self.trouble = stream, [], None
-        self.retries, self.resumed, self.stall_s = 0, 0, 0.0
+        self.retries, self.resumed = 0, 0
+        self.stall_s = self.stall_at = 0.0  # the longest time without a byte, and when it began
         self._line, self._label = line, label
         self._last = self._end = 0.0
         self._child = None
@@ -67,7 +68,8 @@ class Client(threading.Thread):
     def _moved(self):
         """Something came: the time since the last is a stall."""
         now = time.monotonic()
-        self.stall_s = max(self.stall_s, now - self._last)
+        if now - self._last > self.stall_s:
+            self.stall_s, self.stall_at = now - self._last, self._last
         self._last = now
 
     def _take(self, data):
