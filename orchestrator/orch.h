@@ -17,6 +17,7 @@ enum {
     GM_STALL_TOKEN_MS = 50, /* and so much more for each prompt token */
     GM_ORPHAN_MS = 10000,   /* no word of the client for so long: the turn is cancelled, */
     GM_PATIENCE_MS_MAX = 120000, /* unless the request gives it longer, at most this */
+    GM_UNREAD_MS = 60000,        /* a client that lives and takes nothing for so long: the same */
     GM_PAUSE_MS = 2000,          /* between two steps of the loop: this process did not run */
     GM_SAVE_PATIENCE_MS = 2000,  /* how long `finished` waits for Redis */
     GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
@@ -99,6 +100,7 @@ struct gm_turn {
     uint32_t sent;        /* tokens (or score rows) given to the stream */
     uint32_t granted;     /* tokens the sampler may emit in all */
     int64_t client_ms;    /* last word of the client */
+    int64_t taken_ms;     /* when it took something last, or had all there was */
     struct gm_sess sess;
     Gm__StartRequest *request; /* owned; NULL for a score */
     Gm__Sampling *sampling;    /* owned; seed and max_tokens set */
@@ -146,7 +148,7 @@ struct gm_orch {
     const char *run_dir, *model;
     char instance[32]; /* "orchestrator-0": holds leases */
     uint32_t context;
-    int64_t session_ttl_ms;
+    int64_t session_ttl_ms, unread_ms;
     bool recovered; /* running turns of an earlier life were read from Redis */
     bool recovering;
     int64_t recover_ms;
@@ -158,6 +160,7 @@ struct gm_orch {
 struct gm_orch_options {
     const char *run_dir, *redis, *model; /* folder of the sockets; Redis's; NULL: "custom" */
     int64_t index, shards, context, session_ttl_ms;
+    int64_t unread_ms; /* GM_UNREAD_MS, or less in tests */
 };
 /* Serves until a stop signal. Once a process. */
 enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *err);

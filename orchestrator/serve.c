@@ -31,6 +31,7 @@ static void forgive_pause(struct gm_orch *o)
     for (size_t i = 0; o->step_ms && gap > GM_PAUSE_MS && i < o->turns.map.n; i++) {
         struct gm_turn *t = o->turns.map.entries[i].value;
         t->client_ms += gap;
+        t->taken_ms += gap;
         t->progress_ms += gap;
         t->wait_ms += t->wait_ms ? gap : 0;
     }
@@ -83,6 +84,7 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
     o->model = opt->model ? opt->model : "custom";
     o->context = (uint32_t)opt->context;
     o->session_ttl_ms = opt->session_ttl_ms;
+    o->unread_ms = opt->unread_ms;
     o->roster.shards = (int)opt->shards;
     o->next_serial = (uint64_t)gm_wall_ms() << SERIAL_BITS;
     snprintf(o->instance, sizeof o->instance, "orchestrator-%d", (int)opt->index);

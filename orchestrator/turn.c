@@ -56,7 +56,7 @@ struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *i
     t->orch = o;
     t->serial = ++o->next_serial;
     t->every = 1;
-    t->client_ms = gm_now_ms();
+    t->client_ms = t->taken_ms = gm_now_ms();
     t->end = GM_ERR_NONE;
     snprintf(t->id, sizeof t->id, "%s", id);
     snprintf(t->sess.tenant, sizeof t->sess.tenant, "%s", tenant);
@@ -128,7 +128,7 @@ void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from)
         gm_stream_end(t->stream, &err);
     }
     t->stream = stream;
-    t->client_ms = gm_now_ms();
+    t->client_ms = t->taken_ms = gm_now_ms();
     t->started_sent = false;
     t->sent = from > t->n_prompt ? from - (uint32_t)t->n_prompt : 0;
     if (t->sent > t->n_tokens)
@@ -168,6 +168,7 @@ static void flush_score(struct gm_turn *t)
         event.rows = t->rows + t->sent;
         if (!gm_stream_item(t->stream, &event.base))
             return;
+        t->taken_ms = gm_now_ms();
         for (size_t i = 0; i < event.n_rows; i++)
             gm__score_row__free_unpacked(t->rows[t->sent + i], NULL);
         t->sent += (uint32_t)event.n_rows;
@@ -220,6 +221,7 @@ void gm_turn_flush(struct gm_turn *t)
         if (!gm_stream_item(t->stream, &event.base))
             break;
         t->sent += (uint32_t)event.n_tokens;
+        t->taken_ms = gm_now_ms();
     }
     gm_sess_journal(t);
     if (t->state == GM_TURN_SAVE && (t->stored || gm_now_ms() - t->state_ms > GM_SAVE_PATIENCE_MS))
@@ -288,14 +290,47 @@ void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
     gm_turn_free(t);
 }
 
+/* Something is there for the client: tokens, rows, or the end. */
+static bool has_unread(const struct gm_turn *t)
+{
+    const size_t n = t->score ? t->n_rows : t->n_tokens;
+    return t->stream && (t->sent < n || t->state == GM_TURN_SAVE);
+}
+
+/* A client that says that it lives and takes nothing: what it holds is others' to have. */
+static bool reads_nothing(struct gm_turn *t, int64_t now)
+{
+    if (!has_unread(t))
+        t->taken_ms = now;
+    return now - t->taken_ms > t->orch->unread_ms;
+}
+
 static void drop_client(struct gm_turn *t)
 {
     struct gm_err err = GM_ERR_NONE;
-    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %lld s",
-            (long long)(gm_turn_patience_ms(t) / 1000));
+    if (gm_now_ms() - t->taken_ms > t->orch->unread_ms)
+        gm_fail(&err, GM_CANCELLED, "the client took nothing for %lld s",
+                (long long)t->orch->unread_ms / 1000);
+    else
+        gm_fail(&err, GM_CANCELLED, "the client was not heard of for %lld s",
+                (long long)(gm_turn_patience_ms(t) / 1000));
     gm_stream_on_event(t->stream, NULL, NULL);
     gm_stream_end(t->stream, &err);
     t->stream = NULL;
+}
+
+/* What was computed is kept, and can be asked for again. */
+static void end_unread(struct gm_turn *t)
+{
+    drop_client(t);
+    if (t->score) {
+        gm_ring_release(t, false);
+        gm_turn_free(t);
+    } else if (t->state != GM_TURN_SAVE) {
+        gm_turn_end(t, "cancelled");
+    } else if (t->stored) {
+        gm_turn_free(t);
+    }
 }
 
 /* No token for longer than there may be none. While somebody of the ring stands still that is
@@ -324,6 +359,10 @@ void gm_turn_tick(struct gm_turn *t)
         gm_sess_renew(t);
     if (!t->score)
         gm_sess_journal(t);
+    if (reads_nothing(t, now)) {
+        end_unread(t);
+        return;
+    }
     if (t->state == GM_TURN_WAIT) {
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {

@@ -37,7 +37,7 @@ static struct ticket {
     uint64_t id; /* 0: free */
     uint32_t prompt, n, max;
     bool runs;
-    uint32_t rounds;
+    uint32_t rounds, credit;
 } tickets[TICKETS];
 
 static int64_t hello_ms;
@@ -105,7 +105,19 @@ static enum gm_status run_open(void *self, struct gm_stream *s, const ProtobufCM
     *t = (struct ticket){ .id = in->ticket,
                           .prompt = in->prompt_len,
                           .n = (uint32_t)in->n_so_far,
+                          .credit = in->credit,
                           .max = (uint32_t)in->sampling->max_tokens };
+    return done(s);
+}
+
+static enum gm_status run_credit(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                                 struct gm_err *err)
+{
+    const Gm__CreditRequest *in = (const Gm__CreditRequest *)request;
+    struct ticket *t = ticket_of(in->ticket);
+    (void)self, (void)err;
+    if (t)
+        t->credit += in->credit;
     return done(s);
 }
 
@@ -146,7 +158,7 @@ static const struct gm_method methods[] = {
     { "Tokenizer.Vocab", &gm__empty__descriptor, run_vocab },
     { "Tokenizer.EncodeTurn", &gm__turn_request__descriptor, run_encode },
     { "Sampler.Open", &gm__open_request__descriptor, run_open },
-    { "Sampler.Credit", &gm__credit_request__descriptor, run_nothing },
+    { "Sampler.Credit", &gm__credit_request__descriptor, run_credit },
     { "Sampler.Close", &gm__release_request__descriptor, run_nothing },
     { "Shard.Reserve", &gm__reserve_request__descriptor, run_reserve },
     { "Shard.Release", &gm__release_request__descriptor, run_release },
@@ -214,7 +226,8 @@ static void emit(struct ticket *t)
         return;
     if (ring.slow && most > t->n + 1)
         most = t->n + 1;
-    while (t->n < most && e.n_tokens < BURST) {
+    while (t->n < most && e.n_tokens < BURST && t->credit > 0) {
+        t->credit--;
         Gm__Token *token = &tokens[e.n_tokens];
         gm__token__init(token);
         token->pos = t->prompt + t->n++;
@@ -364,7 +377,8 @@ bool orch_up(void)
     int ready = -1;
     orch = fork();
     if (orch == 0) {
-        const struct gm_orch_options opt = { dir, sock, "fake", 0, 1, RING_CONTEXT, 3600000 };
+        const struct gm_orch_options opt = { dir, sock,         "fake",  0,
+                                             1,   RING_CONTEXT, 3600000, RING_UNREAD_MS };
         _exit(gm_orch_serve(&opt, &err) != GM_OK);
     }
     for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; gm_now_ms() < end; orch_turn(1)) {

@@ -15,6 +15,7 @@ enum {
     RING_CONTEXT = 400,
     RING_ENCODED = 5, /* ids of every encoded turn */
     RING_PATIENCE_MS = 10000,
+    RING_UNREAD_MS = 1500, /* the orchestrator's --unread */
 };
 
 /* What the ring was asked, and how it behaves. */
