@@ -172,7 +172,7 @@ class Client(threading.Thread):
                 if got.status not in (409, 429, 503):
                     raise Trouble("%s %s: status %d: %s" % (method, path, got.status, said))
                 return False, said, float(got.headers["Retry-After"] or PAUSE_S)
-            self._name = got.headers["X-Session-Id"]
+            self._name = got.headers["X-Session-Id"] or self._name
             return self._read(got)
         except (OSError, http.client.HTTPException) as failure:
             return False, repr(failure), PAUSE_S
