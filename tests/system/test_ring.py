@@ -1,4 +1,4 @@
-"""test_ring.py - the ring cannot lock: processes that stand still, clients that do not read, crowds.
+"""test_ring.py - the ring cannot lock: processes that stand still, clients that do not read.
 
 Owns:      each process stopped in turn under streams and a long prompt; a command whose output
            nobody reads; two hundred conversations on pages for fifty.
