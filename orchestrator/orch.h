@@ -114,6 +114,7 @@ struct gm_turn {
     int64_t journal_ms; /* when it was written last */
     char numerics[256]; /* what the turn is computed with; "": not begun yet */
     int encodings;      /* times that the tokenizer was asked: only the last answer counts */
+    bool encode_due;    /* the tokenizer died over it: asked again when its turn comes */
     bool cached_known;  /* `cached` is what the client is told */
     const char *finish; /* NULL: goes on; a static text */
     struct gm_err end;  /* a failure that ends the turn after it is saved */
@@ -219,6 +220,10 @@ void gm_poison_progress(struct gm_turn *t, uint32_t position);
 /* A process of the ring died, or this attempt failed by itself: true when the turn is to end. */
 bool gm_poison_died(struct gm_turn *t);
 bool gm_poison_fault(struct gm_turn *t);
+/* The tokenizer was restarted: those whose ids it owed ask again, one at a time; three times asked
+ * in vain is the end. gm_encode_next asks for the next one, if none of them is being asked. */
+void gm_encode_died(struct gm_orch *o);
+void gm_encode_next(struct gm_orch *o);
 /* Whether the turn must not begin an attempt now; false notes whether it runs alone. */
 bool gm_poison_waits(struct gm_turn *t);
 

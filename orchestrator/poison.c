@@ -1,6 +1,7 @@
 /* poison.c - which turn kills, and which only die with it.
  *
- * Owns:      the count of attempts that a turn lost without coming further, and who runs alone.
+ * Owns:      the count of attempts that a turn lost without coming further, and who runs alone; who
+ *            asks a restarted tokenizer again, and when.
  * Does not:  make attempts (ring.c) or end turns (turn.c).
  *
  * A process that dies takes the attempts of all turns with it, and one row of one of them may be
@@ -86,4 +87,42 @@ bool gm_poison_waits(struct gm_turn *t)
     t->alone = !beside;
     t->reached = 0;
     return false;
+}
+
+/* ---- the tokenizer -----------------------------------------------------------------------------
+ */
+
+void gm_encode_died(struct gm_orch *o)
+{
+    for (size_t i = o->turns.map.n; i-- > 0;) {
+        struct gm_turn *t = i < o->turns.map.n ? o->turns.map.entries[i].value : NULL;
+        struct gm_err err = GM_ERR_NONE;
+        if (!t || t->state != GM_TURN_ENCODE || t->encode_due)
+            continue;
+        t->encode_due = t->encodings < GM_DEATHS_MAX;
+        if (t->encode_due)
+            continue;
+        gm_fail(&err, GM_INTERNAL, "the turn was given up: the tokenizer died %d times of its text",
+                t->encodings);
+        gm_turn_fail(t, &err);
+    }
+    gm_encode_next(o);
+}
+
+void gm_encode_next(struct gm_orch *o)
+{
+    struct gm_turn *next = NULL;
+    for (size_t i = 0; i < o->turns.map.n; i++) {
+        struct gm_turn *t = o->turns.map.entries[i].value;
+        if (t->state != GM_TURN_ENCODE)
+            continue;
+        if (!t->encode_due && t->encodings > 1)
+            return; /* one is asked again already: a death now would be its own */
+        if (t->encode_due && (!next || t->serial < next->serial))
+            next = t;
+    }
+    if (!next)
+        return;
+    next->encode_due = false;
+    gm_turn_encode(next);
 }

@@ -69,16 +69,6 @@ static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
     }
 }
 
-/* Turns that wait for ids ask the new tokenizer; the others do not need it any more. */
-static void tokenizer_restarted(struct gm_orch *o)
-{
-    for (size_t i = o->turns.map.n; i-- > 0;) {
-        struct gm_turn *t = i < o->turns.map.n ? o->turns.map.entries[i].value : NULL;
-        if (t && t->state == GM_TURN_ENCODE)
-            gm_turn_encode(t);
-    }
-}
-
 void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
 {
     struct gm_member *m = member_of(&o->roster, h);
@@ -113,7 +103,7 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
     if (h->has_vocab)
         o->roster.vocab = h->vocab;
     if (restarted && m == &o->roster.tokenizer)
-        tokenizer_restarted(o);
+        gm_encode_died(o);
     else if (restarted)
         member_restarted(o, h);
     ask_vocab(o);

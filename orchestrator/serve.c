@@ -48,6 +48,7 @@ static enum gm_status step(void *self, bool *again, struct gm_err *err)
     forgive_pause(o);
     gm_store_tick(o->store);
     gm_orch_recover(o);
+    gm_encode_next(o);
     for (size_t i = o->turns.map.n; i-- > 0;)
         if (i < o->turns.map.n)
             gm_turn_tick(o->turns.map.entries[i].value);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,7 +42,7 @@ static struct ticket {
 } tickets[TICKETS];
 
 static int64_t hello_ms;
-static uint64_t shard_lives; /* added to its boot */
+static uint64_t lives[3]; /* of each part; added to its boot */
 
 int32_t orch_token(uint32_t pos)
 {
@@ -85,7 +86,15 @@ static enum gm_status run_encode(void *self, struct gm_stream *s, const Protobuf
 {
     Gm__IdsReply r = GM__IDS_REPLY__INIT;
     int32_t ids[RING_ENCODED];
-    (void)self, (void)request, (void)err;
+    const Gm__TurnRequest *in = (const Gm__TurnRequest *)request;
+    (void)self, (void)err;
+    if (ring.bad && in->messages.len == strlen(ring.bad) &&
+        memcmp(in->messages.data, ring.bad, in->messages.len) == 0) {
+        ring.deaths++;
+        lives[0]++;
+        hello_ms = 0;
+        return GM_OK; /* the dead do not answer */
+    }
     for (int i = 0; i < RING_ENCODED; i++)
         ids[i] = 20 + i;
     r.n_ids = RING_ENCODED;
@@ -177,7 +186,7 @@ static void say_hello(void)
     for (struct part *p = parts; p < parts + 3; p++) {
         Gm__Hello h = GM__HELLO__INIT;
         h.role = (char *)p->role;
-        h.boot = gm_bus_boot(p->bus) + (p == &parts[2] ? shard_lives : 0);
+        h.boot = gm_bus_boot(p->bus) + lives[p - parts];
         if (p == &parts[2] && ring.mute)
             continue;
         h.numerics = (char *)"none";
@@ -193,7 +202,7 @@ void orch_shard_dies(void)
 {
     for (struct ticket *t = tickets; t < tickets + TICKETS; t++)
         t->id = 0;
-    shard_lives++;
+    lives[2]++;
     ring.deaths++;
     hello_ms = 0;
 }
@@ -377,6 +386,7 @@ bool orch_up(void)
     int ready = -1;
     orch = fork();
     if (orch == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves none behind */
         const struct gm_orch_options opt = { dir, sock,         "fake",  0,
                                              1,   RING_CONTEXT, 3600000, RING_UNREAD_MS };
         _exit(gm_orch_serve(&opt, &err) != GM_OK);

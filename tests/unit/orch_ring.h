@@ -24,6 +24,7 @@ struct ring {
     uint32_t hold;         /* no more tokens of an answer than this; 0: all */
     bool full;             /* no pages */
     uint32_t poison;       /* the shard dies of a prompt of so many tokens; 0: of none */
+    const char *bad;       /* the tokenizer dies of a turn with these messages; NULL: of none */
     uint32_t fault;        /* the same, but the attempt alone fails */
     uint32_t slow;         /* an answer's next token comes after so many rounds; 0: at once */
     bool mute;             /* the shard says no HELLO */

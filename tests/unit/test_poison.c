@@ -54,7 +54,8 @@ static void spin(const int *counter, int until)
     CU_ASSERT(*counter >= until);
 }
 
-static void start(struct heard *h, size_t n_ids)
+/* A turn of so many ids; 0: of these messages. */
+static void start_with(struct heard *h, size_t n_ids, const char *messages)
 {
     static int serial;
     char turn[32];
@@ -71,8 +72,16 @@ static void start(struct heard *h, size_t n_ids)
     r.sampling = &sampling;
     r.n_ids = n_ids;
     r.ids = ids;
+    r.has_messages = n_ids == 0;
+    r.messages.data = (uint8_t *)(uintptr_t)messages;
+    r.messages.len = strlen(messages);
     *h = (struct heard){ .err = GM_ERR_NONE };
     CU_ASSERT(gm_follow_start(all, &to, &r, &err) != NULL);
+}
+
+static void start(struct heard *h, size_t n_ids)
+{
+    start_with(h, n_ids, "");
 }
 
 static void check_whole(const struct heard *h)
@@ -216,6 +225,27 @@ static void test_failed(void)
     check_whole(&late);
 }
 
+/* The tokenizer dies of one text: that turn ends, those that asked beside it are served. */
+static void test_bad_text(void)
+{
+    struct heard h[2 * INNOCENT], bad;
+    reset();
+    ring.bad = "[1]";
+    for (int i = 0; i < INNOCENT; i++)
+        start_with(&h[i], 0, "[]");
+    start_with(&bad, 0, ring.bad);
+    for (int i = INNOCENT; i < 2 * INNOCENT; i++)
+        start_with(&h[i], 0, "[]");
+    spin(&bad.ends, 1);
+    CU_ASSERT_EQUAL(bad.err.status, GM_INTERNAL);
+    CU_ASSERT(strstr(bad.err.text, "given up") != NULL);
+    CU_ASSERT_EQUAL(ring.deaths, GM_DEATHS_MAX);
+    for (int i = 0; i < 2 * INNOCENT; i++) {
+        spin(&h[i].ends, 1);
+        check_whole(&h[i]);
+    }
+}
+
 int main(void)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -227,6 +257,7 @@ int main(void)
         !CU_add_test(suite, "the same among others", test_poison_among_others) ||
         !CU_add_test(suite, "deaths with progress between", test_deaths_with_progress) ||
         !CU_add_test(suite, "a turn that fails by itself", test_faults) ||
+        !CU_add_test(suite, "a text that kills", test_bad_text) ||
         !CU_add_test(suite, "a shard that keeps dying", test_failed))
         return orch_stop(), 2;
     CU_basic_run_tests();

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-PATIENCE_S = 240     # of one conversation: after so long it is given up as stuck
+PATIENCE_S = 600     # of one conversation: after so long it is given up as stuck
 TRIES_MAX = 200      # of one turn
 PAUSE_S = 0.2        # before a client comes again, unless it was told
 PAUSE_S_MAX = 2.0
