@@ -66,7 +66,7 @@ $(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
 $(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
 $(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
-.PHONY: help all run test unit check lint fuzz fuzz-seeds bench model clean setup golden-long system gen python
+.PHONY: help all run test unit check lint fuzz fuzz-seeds bench model clean setup golden-long system gen python chaos
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -119,6 +119,10 @@ fuzz: build/.setup ## libFuzzer targets: FUZZ=name (all) for SECONDS=n each (60)
 fuzz-seeds: build/.setup ## write the seeds in tests/fuzz that a program makes
 	@$(MAKE) -s -j$(JOBS) $(B)/bin/make_seeds >&2
 	@$(B)/bin/make_seeds tests/fuzz
+
+# SECONDS and SEED as typed: make chaos SECONDS=1200 SEED=7
+chaos: all model ## kill drills: 20 streams under random deaths, every byte compared (SECONDS=60 SEED=1)
+	@bash tools/chaos.sh "$(or $(SECONDS),60)" "$(or $(SEED),1)" $(ARGS)
 
 bench: all model ## side by side with llama.cpp, built on first use (ARGS="--rows 1,2 --quick")
 	@bash tools/bench.sh $(ARGS)

@@ -128,15 +128,22 @@ static void take_prompt(struct gm_turn *t, const int32_t *ids, size_t n_ids)
 static void on_encoded(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
 {
     const int encoding = ((const struct about *)ctx)->encoding;
+    struct gm_orch *o = ((const struct about *)ctx)->orch;
     struct gm_turn *t = take_about(ctx);
     const Gm__IdsReply *in = (const Gm__IdsReply *)body;
+    struct gm_err why = *err;
     (void)done;
-    if (!t || t->state != GM_TURN_ENCODE || encoding != t->encodings)
-        return; /* gone, or the tokenizer was asked again */
-    if (err->status != GM_OK)
-        gm_turn_fail(t, err);
+    if (!t || t->state != GM_TURN_ENCODE || encoding != t->encodings || t->encode_due)
+        return;                    /* gone, or the tokenizer was asked again */
+    if (why.status == GM_DEADLINE) /* ours, not the client's */
+        gm_retry_after(
+            &why, GM_RETRY_HINT_MS,
+            gm_fail(&why, GM_UNAVAILABLE, "the tokenizer does not answer; try again in a moment"));
+    if (why.status != GM_OK)
+        gm_turn_fail(t, &why);
     else
         take_prompt(t, in->ids, in->n_ids);
+    gm_encode_next(o);
 }
 
 /* The request's ids are the prompt: nothing is encoded. The record has them as the prompt. */
@@ -395,7 +402,7 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     }
     const char *missing = gm_roster_missing(o, &failed);
     if (failed)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", missing);
+        return gm_retry_after(err, GM_FAILED_HINT_MS, gm_fail(err, GM_UNAVAILABLE, "%s", missing));
     if (in->session)
         snprintf(session, sizeof session, "%s", in->session);
     else
@@ -468,7 +475,7 @@ static enum gm_status score(void *self, struct gm_stream *stream, const Protobuf
     bool failed = false;
     const char *missing = gm_roster_missing(o, &failed);
     if (failed)
-        return gm_fail(err, GM_UNAVAILABLE, "%s", missing);
+        return gm_retry_after(err, GM_FAILED_HINT_MS, gm_fail(err, GM_UNAVAILABLE, "%s", missing));
     if (in->n_ids < 1 || in->n_ids > o->context) {
         return gm_detailed(
             err, GM_DETAIL_CONTEXT,

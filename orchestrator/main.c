@@ -27,6 +27,8 @@ static const struct gm_opt opts[] = {
     NUMBER("context", context, "8192", 16, 1 << 20, "tokens of one sequence"),
     NUMBER("session-ttl", session_ttl_ms, "604800000", 1000, 1e12,
            "milliseconds that an unused session is kept"),
+    NUMBER("unread", unread_ms, "60000", 100, 86400000,
+           "milliseconds that a client may take nothing of what is there"),
     GM_NET_OPTIONS(struct gm_orch_options, net),
 };
 static const struct gm_program program = {

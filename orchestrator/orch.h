@@ -10,17 +10,20 @@
 #include "common/net.h"
 
 enum {
-    GM_TURNS_MAX = 640,          /* turns at once: running, waiting, being saved */
-    GM_DEATHS_MAX = 3,           /* attempts a turn may lose before it ends INTERNAL */
-    GM_STALL_MS = 20000,         /* no token for so long: a new attempt */
-    GM_STALL_TOKEN_MS = 50,      /* and so much more for each prompt token */
-    GM_ORPHAN_MS = 10000,        /* no word of the client for so long: the turn is cancelled, */
+    GM_TURNS_MAX = 640,     /* turns at once: running, waiting, being saved */
+    GM_DEATHS_MAX = 3,      /* attempts a turn loses by itself, at one place: it ends INTERNAL */
+    GM_SILENT_MS = 10000,   /* a process without HELLO for so long stands still, or is gone */
+    GM_STALL_MS = 20000,    /* no token for so long: a new attempt */
+    GM_STALL_TOKEN_MS = 50, /* and so much more for each prompt token */
+    GM_ORPHAN_MS = 10000,   /* no word of the client for so long: the turn is cancelled, */
     GM_PATIENCE_MS_MAX = 120000, /* unless the request gives it longer, at most this */
+    GM_UNREAD_MS = 60000,        /* a client that lives and takes nothing for so long: the same */
     GM_PAUSE_MS = 2000,          /* between two steps of the loop: this process did not run */
     GM_SAVE_PATIENCE_MS = 2000,  /* how long `finished` waits for Redis */
     GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
-    GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole */
+    GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole and to answer */
     GM_RETRY_HINT_MS = 500,
+    GM_FAILED_HINT_MS = 2000,     /* the same while a process keeps dying */
     GM_PAGES_RETRY_MS = 100,      /* between two looks for pages; the oldest turn looks first */
     GM_PAGES_WAIT_MS = 30000,     /* how long a turn without a token waits for pages */
     GM_LEASE_MS = 60000,          /* a session's lease in Redis, unless renewed */
@@ -36,7 +39,8 @@ enum {
 
 /* A process of the ring as HELLO told it. */
 struct gm_member {
-    uint64_t boot; /* 0: not heard of */
+    uint64_t boot;    /* 0: not heard of */
+    int64_t heard_ms; /* the last HELLO */
     bool ready;
     uint32_t begin, end;
     char numerics[256];
@@ -101,6 +105,7 @@ struct gm_turn {
     uint32_t sent;        /* tokens (or score rows) given to the stream */
     uint32_t granted;     /* tokens the sampler may emit in all */
     int64_t client_ms;    /* last word of the client */
+    int64_t taken_ms;     /* when it took something last, or had all there was */
     struct gm_sess sess;
     Gm__StartRequest *request; /* owned; NULL for a score */
     Gm__Sampling *sampling;    /* owned; seed and max_tokens set */
@@ -111,23 +116,27 @@ struct gm_turn {
     Gm__Token **tokens; /* owned; absolute positions from n_prompt on */
     size_t n_tokens, tokens_cap;
     size_t journalled;
-    int64_t journal_ms; /* when it was written last */
-    char numerics[256]; /* what the turn is computed with; "": not begun yet */
-    char
-        trace[GM_TRACE_MAX]; /* span of the call that began it, of which its own calls are children;
-                                "": none */
-    int encodings;           /* times that the tokenizer was asked: only the last answer counts */
-    bool cached_known;       /* `cached` is what the client is told */
-    const char *finish;      /* NULL: goes on; a static text */
-    struct gm_err end;       /* a failure that ends the turn after it is saved */
+    int64_t journal_ms;       /* when it was written last */
+    char numerics[256];       /* what the turn is computed with; "": not begun yet */
+    char trace[GM_TRACE_MAX]; /* span of the call that began it, above its own calls; "": none */
+    int encodings;            /* times that the tokenizer was asked: only the last answer counts */
+    bool encode_due;          /* the tokenizer died over it: asked again when its turn comes */
+    bool cached_known;        /* `cached` is what the client is told */
+    const char *finish;       /* NULL: goes on; a static text */
+    struct gm_err end;        /* a failure that ends the turn after it is saved */
     /* the attempt */
     uint64_t ticket; /* 0: none */
     int step;        /* OPEN: -1 sampler, else the shard asked now */
     uint32_t have, rewind_min, cached;
-    int deaths;
-    enum gm_status lost; /* why the last attempt was; GM_OK: none was */
-    int64_t pages_ms;    /* since when the turn waits for pages; 0: it does not */
-    int64_t retry_ms;    /* when it looks for them next */
+    enum gm_status lost;            /* why the last attempt was; GM_OK: none was */
+    int deaths, own_deaths, faults; /* attempts lost since it came further: with a process, alone
+                                       with it, by themselves */
+    uint32_t best;                  /* the farthest position that any attempt came to, */
+    uint32_t reached, died_at;      /* that this one came to, and the last one that died alone */
+    bool alone;                     /* nothing else was at work beside this attempt */
+    int64_t wait_ms;  /* since when it wants an attempt and the ring gives none; 0: it has one */
+    int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
+    int64_t retry_ms; /* when it looks for them next */
     int64_t state_ms, progress_ms, lease_ms;
     /* score */
     uint32_t top_n, every;
@@ -148,7 +157,7 @@ struct gm_orch {
     const char *model;
     char instance[32]; /* "orchestrator-0": holds leases */
     uint32_t context;
-    int64_t session_ttl_ms;
+    int64_t session_ttl_ms, unread_ms;
     bool recovered; /* running turns of an earlier life were read from Redis */
     bool recovering;
     int64_t recover_ms;
@@ -160,6 +169,7 @@ struct gm_orch {
 struct gm_orch_options {
     const char *run_dir, *redis, *model; /* folder of the sockets; Redis's; NULL: "custom" */
     int64_t index, shards, context, session_ttl_ms;
+    int64_t unread_ms; /* GM_UNREAD_MS, or less in tests */
     struct gm_net_options net;
 };
 /* Serves until a stop signal. One at a time in a process. */
@@ -174,6 +184,11 @@ void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *hello, struct gm_versi
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);
+/* NULL when all of the ring were heard of lately; else who stands still. One that computes for long
+ * is silent too: nothing that runs is taken from it, but nothing new is sent there. */
+const char *gm_roster_silent(struct gm_orch *o);
+/* The orchestrator itself did not run for `gap` ms: nobody could be heard. */
+void gm_roster_forgive(struct gm_orch *o, int64_t gap);
 
 /* ---- turn.c: the life of a turn ----------------------------------------------------------------
  */
@@ -200,10 +215,31 @@ bool gm_turn_ephemeral(const struct gm_turn *t);      /* its session is of this 
 /* ---- ring.c: attempts ---------------------------------------------------------------------------
  */
 void gm_ring_begin(struct gm_turn *t); /* WAIT -> OPEN when the ring is whole */
-void gm_ring_lost(struct gm_turn *t, const struct gm_err *why); /* this attempt is lost */
+/* This attempt is lost: by itself; with a process; or it never came to anything, because somebody
+ * did not answer, which counts against no turn. */
+void gm_ring_lost(struct gm_turn *t, const struct gm_err *why);
+void gm_ring_died(struct gm_turn *t, const struct gm_err *why);
+void gm_ring_unanswered(struct gm_turn *t);
 void gm_ring_release(struct gm_turn *t, bool keep);
+/* Has a process that is heard of for the first time end what this orchestrator opened there before
+ * it was killed: those tickets are known to nobody now. */
+void gm_ring_forget_lives(struct gm_orch *o, const struct gm_member *m, bool sampler);
 void gm_ring_credit(struct gm_turn *t, uint32_t more);
 enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_err *err);
+
+/* ---- poison.c: the turn that kills --------------------------------------------------------------
+ */
+/* A row at `position`, or a token there, came back. */
+void gm_poison_progress(struct gm_turn *t, uint32_t position);
+/* A process of the ring died, or this attempt failed by itself: true when the turn is to end. */
+bool gm_poison_died(struct gm_turn *t);
+bool gm_poison_fault(struct gm_turn *t);
+/* The tokenizer was restarted: those whose ids it owed ask again, one at a time; three times asked
+ * in vain is the end. gm_encode_next asks for the next one, if none of them is being asked. */
+void gm_encode_died(struct gm_orch *o);
+void gm_encode_next(struct gm_orch *o);
+/* Whether the turn must not begin an attempt now; false notes whether it runs alone. */
+bool gm_poison_waits(struct gm_turn *t);
 
 /* ---- session.c: Redis
  * ---------------------------------------------------------------------------- */

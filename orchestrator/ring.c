@@ -31,8 +31,9 @@ static void on_opened(void *ctx, bool done, const ProtobufCMessage *body, const 
     free(a);
     if (!t || t->state != GM_TURN_OPEN)
         return;
-    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE ||
-        err->status == GM_EXHAUSTED) { /* the last: pages come back */
+    if (err->status == GM_UNAVAILABLE || err->status == GM_DEADLINE) {
+        gm_ring_unanswered(t);
+    } else if (err->status == GM_EXHAUSTED) { /* pages come back */
         gm_ring_lost(t, err);
     } else if (err->status != GM_OK) {
         gm_turn_fail(t, err);
@@ -64,7 +65,7 @@ static void call(struct gm_turn *t, const struct gm_member *to, const char *meth
             &(struct gm_call){ to->peer, method, body, reply, GM_CALL_MS, 0, on_opened, a }, &more,
             &err)) {
         free(a);
-        gm_ring_lost(t, &err);
+        gm_ring_unanswered(t);
     }
 }
 
@@ -96,7 +97,8 @@ static void ask_sampler(struct gm_turn *t)
     r.first = o->roster.shard[0].endpoint;
     r.last = (char *)last_shard(o)->endpoint;
     r.home = o->home;
-    r.has_credit = 1;
+    r.has_credit = r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
     r.credit = t->granted > t->n_tokens ? t->granted - (uint32_t)t->n_tokens : 0;
     call(t, &o->roster.sampler, "Sampler.Open", &r.base, &gm__empty__descriptor);
     free(so_far);
@@ -146,6 +148,8 @@ static void ask_shard(struct gm_turn *t, int index)
     r.numerics = (char *)gm_roster_numerics(o);
     r.next = last ? o->roster.sampler.endpoint : o->roster.shard[index + 1].endpoint;
     r.home = o->home;
+    r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
     r.first = o->roster.shard[0].endpoint;
     const int64_t left = t->stream ? (int64_t)gm_stream_deadline_us(t->stream) - gm_now_us() : 0;
     r.has_deadline_us = t->stream && gm_stream_deadline_us(t->stream) > 0 && left > 0;
@@ -173,10 +177,12 @@ static void send_prompt(struct gm_turn *t)
     t->pages_ms = 0;
     gm_turn_state_set(t, GM_TURN_RUN);
     if (gm_bus_post(o->base.bus, o->roster.shard[0].peer, GM__KIND__TOKEN_ROWS, &rows.base, NULL, 0,
-                    &err) != GM_OK)
-        gm_ring_lost(t, &err);
-    else
-        gm_turn_flush(t);
+                    &err) != GM_OK) {
+        gm_ring_unanswered(t);
+        return;
+    }
+    t->wait_ms = 0;
+    gm_turn_flush(t);
 }
 
 static void ask_next(struct gm_turn *t)
@@ -206,6 +212,7 @@ static void wait_for_pages(struct gm_turn *t)
     const int64_t now = gm_now_ms();
     t->pages_ms = t->pages_ms ? t->pages_ms : now;
     t->retry_ms = now + GM_PAGES_RETRY_MS;
+    t->wait_ms = 0; /* the ring answers */
 }
 
 /* False: the turn waits for pages, or has ended while it did. Who has shown nothing is told to come
@@ -235,22 +242,40 @@ static bool may_look_for_pages(struct gm_turn *t)
     return false;
 }
 
+/* Whether the ring is whole and this turn's to use; false: the turn waits, or has ended since the
+ * ring was not for too long. */
+static bool ring_ready(struct gm_turn *t)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const int64_t now = gm_now_ms();
+    bool failed = false;
+    t->wait_ms = t->wait_ms ? t->wait_ms : now;
+    const char *missing = gm_roster_missing(t->orch, &failed);
+    const char *what = missing ? missing : gm_roster_silent(t->orch);
+    const bool no_weights = failed && t->lost == GM_DATA_LOSS; /* waiting mends no file */
+    if (now - t->wait_ms > GM_RING_WAIT_MS || no_weights) {
+        if (failed)
+            gm_fail(&err, no_weights ? GM_DATA_LOSS : GM_UNAVAILABLE, "%s", what);
+        else
+            gm_fail(&err, GM_UNAVAILABLE, "the pipeline waits for %s; try again in a moment",
+                    what ? what : "a process that does not answer");
+        err.retry_ms = GM_RETRY_HINT_MS;
+        gm_turn_fail(t, &err);
+        return false;
+    }
+    if (what)
+        return false;
+    if (!gm_poison_waits(t))
+        return true;
+    t->wait_ms = now; /* the ring is there: this is no fault of it */
+    return false;
+}
+
 void gm_ring_begin(struct gm_turn *t)
 {
     struct gm_err err = GM_ERR_NONE;
-    bool failed = false;
-    if (!may_look_for_pages(t))
+    if (!may_look_for_pages(t) || !ring_ready(t))
         return;
-    const char *missing = gm_roster_missing(t->orch, &failed);
-    if (missing) {
-        if (failed || gm_now_ms() - t->state_ms > GM_RING_WAIT_MS) {
-            gm_fail(&err, failed && t->lost == GM_DATA_LOSS ? GM_DATA_LOSS : GM_UNAVAILABLE,
-                    failed ? "%s" : "the pipeline waits for %s", missing);
-            err.retry_ms = GM_RETRY_HINT_MS;
-            gm_turn_fail(t, &err);
-        }
-        return;
-    }
     if (t->numerics[0] && strcmp(t->numerics, gm_roster_numerics(t->orch)) != 0) {
         gm_fail(&err, GM_ABORTED,
                 "the turn was begun as %s and the shards compute as %s: send it again", t->numerics,
@@ -297,27 +322,72 @@ void gm_ring_release(struct gm_turn *t, bool keep)
     t->ticket = 0;
 }
 
-void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
+void gm_ring_forget_lives(struct gm_orch *o, const struct gm_member *m, bool sampler)
 {
-    struct gm_err err = GM_ERR_NONE;
-    if (t->state != GM_TURN_OPEN && t->state != GM_TURN_RUN)
-        return;
+    Gm__ReleaseRequest r = GM__RELEASE_REQUEST__INIT;
+    r.home = o->home;
+    r.has_home_boot = 1;
+    r.home_boot = gm_bus_boot(o->base.bus);
+    gm_rpc_call(o->base.rpc,
+                &(struct gm_call){ m->peer, sampler ? "Sampler.Close" : "Shard.Release", &r.base,
+                                   &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                NULL);
+}
+
+static bool has_attempt(const struct gm_turn *t)
+{
+    return t->state == GM_TURN_OPEN || t->state == GM_TURN_RUN;
+}
+
+/* The attempt is over; the next one begins when it may. */
+static void to_wait(struct gm_turn *t)
+{
     gm_ring_release(t, true);
-    t->lost = why->status;
-    if (why->status == GM_EXHAUSTED) {
-        wait_for_pages(t);
-    } else if (++t->deaths >= GM_DEATHS_MAX) {
-        gm_fail(&err, GM_INTERNAL,
-                "the turn was given up after %d attempts; the last ended with: %s", t->deaths,
-                why->text);
-        gm_turn_fail(t, &err);
-        return;
-    }
     for (size_t i = 0; i < t->n_rows; i++) /* a score begins again */
         if (i >= t->sent)
             gm__score_row__free_unpacked(t->rows[i], NULL);
     t->n_rows = t->score ? t->sent : 0;
     gm_turn_state_set(t, GM_TURN_WAIT);
+}
+
+static void give_up(struct gm_turn *t, const struct gm_err *why)
+{
+    struct gm_err err = GM_ERR_NONE;
+    gm_fail(&err, GM_INTERNAL,
+            "the turn was given up: %d attempts came no further; the last ended with: %s",
+            GM_DEATHS_MAX, why->text);
+    gm_turn_fail(t, &err);
+}
+
+void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
+{
+    if (!has_attempt(t))
+        return;
+    t->lost = why->status;
+    if (why->status == GM_EXHAUSTED)
+        wait_for_pages(t);
+    else if (gm_poison_fault(t)) {
+        give_up(t, why);
+        return;
+    }
+    to_wait(t);
+}
+
+void gm_ring_died(struct gm_turn *t, const struct gm_err *why)
+{
+    if (!has_attempt(t))
+        return;
+    t->lost = why->status;
+    if (gm_poison_died(t))
+        give_up(t, why);
+    else
+        to_wait(t);
+}
+
+void gm_ring_unanswered(struct gm_turn *t)
+{
+    if (has_attempt(t))
+        to_wait(t);
 }
 
 void gm_ring_credit(struct gm_turn *t, uint32_t more)
@@ -361,6 +431,8 @@ static void on_emitted(struct gm_turn *t, Gm__Emitted *e)
             e->tokens[left++] = e->tokens[i];
     e->n_tokens = left;
     t->progress_ms = gm_now_ms();
+    if (t->n_tokens > 0)
+        gm_poison_progress(t, (uint32_t)(t->n_prompt + t->n_tokens));
     if (e->finish)
         gm_turn_end(t, strcmp(e->finish, "length") == 0 ? "length" : "stop");
     else
@@ -394,6 +466,7 @@ static void on_scored(struct gm_turn *t, Gm__Scored *s)
             s->rows[left++] = row;
     }
     s->n_rows = left;
+    gm_poison_progress(t, (uint32_t)t->n_rows * t->every);
     gm_turn_flush(t);
 }
 

@@ -67,25 +67,18 @@ static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
     gm_log(GM_LOG_WARN, "%s", why.text);
     for (size_t i = o->turns.map.n; i-- > 0;) {
         if (i < o->turns.map.n)
-            gm_ring_lost(o->turns.map.entries[i].value, &why);
-    }
-}
-
-/* Turns that wait for ids ask the new tokenizer; the others do not need it any more. */
-static void tokenizer_restarted(struct gm_orch *o)
-{
-    for (size_t i = o->turns.map.n; i-- > 0;) {
-        struct gm_turn *t = i < o->turns.map.n ? o->turns.map.entries[i].value : NULL;
-        if (t && t->state == GM_TURN_ENCODE)
-            gm_turn_encode(t);
+            gm_ring_died(o->turns.map.entries[i].value, &why);
     }
 }
 
 /* What a HELLO says is believed. */
 static void take_hello(struct gm_orch *o, struct gm_member *m, const Gm__Hello *h)
 {
+    if (m->boot == 0 && m != &o->roster.tokenizer)
+        gm_ring_forget_lives(o, m, m == &o->roster.sampler);
     const bool restarted = m->boot != 0 && m->boot != h->boot;
     m->boot = h->boot;
+    m->heard_ms = gm_now_ms();
     m->ready = h->has_ready && h->ready;
     m->begin = h->has_begin ? h->begin : 0;
     m->end = h->has_end ? h->end : 0;
@@ -94,10 +87,20 @@ static void take_hello(struct gm_orch *o, struct gm_member *m, const Gm__Hello *
     if (h->has_vocab)
         o->roster.vocab = h->vocab;
     if (restarted && m == &o->roster.tokenizer)
-        tokenizer_restarted(o);
+        gm_encode_died(o);
     else if (restarted)
         member_restarted(o, h);
     ask_vocab(o);
+}
+
+/* The supervisor's word about a process that keeps dying: there is none to ask. The process itself
+ * takes it back with its next HELLO. */
+static void failed_word(struct gm_orch *o, struct gm_member *m, const Gm__Hello *h)
+{
+    if (m->ready)
+        member_restarted(o, h);
+    m->ready = false;
+    snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
 }
 
 /* A HELLO with another boot, until the process has said over our connection which one is its own.
@@ -155,6 +158,11 @@ void gm_roster_hello(struct gm_orch *o, Gm__Hello *h)
             m->peer = gm_bus_peer(o->base.bus, m->endpoint, &err);
         if (!m->peer)
             gm_log_err(GM_LOG_ERROR, "no way to a process of the ring", &err);
+    }
+    if (m && h->boot == 0) {
+        failed_word(o, m, h);
+        gm__hello__free_unpacked(h, NULL);
+        return;
     }
     if (m && m->peer && m->boot != 0 && m->boot != h->boot && m->proof != h->boot) {
         ask_boot(o, m, h);
@@ -229,6 +237,28 @@ static const char *one_missing(struct gm_roster *r, const struct gm_member *m, c
         return NULL;
     snprintf(r->waiting_for, sizeof r->waiting_for, "%s", what);
     return r->waiting_for;
+}
+
+const char *gm_roster_silent(struct gm_orch *o)
+{
+    struct gm_roster *r = &o->roster;
+    const int64_t since = gm_now_ms() - GM_SILENT_MS;
+    if (r->sampler.heard_ms < since)
+        return "sampler, which is silent";
+    for (int i = 0; i < r->shards; i++) {
+        if (r->shard[i].heard_ms >= since)
+            continue;
+        snprintf(r->waiting_for, sizeof r->waiting_for, "shard %d, which is silent", i);
+        return r->waiting_for;
+    }
+    return NULL;
+}
+
+void gm_roster_forgive(struct gm_orch *o, int64_t gap)
+{
+    o->roster.sampler.heard_ms += gap;
+    for (int i = 0; i < o->roster.shards; i++)
+        o->roster.shard[i].heard_ms += gap;
 }
 
 const char *gm_roster_missing(struct gm_orch *o, bool *failed)

@@ -33,8 +33,12 @@ static int64_t forgive_pause(struct gm_orch *o)
     for (size_t i = 0; paused > 0 && i < o->turns.map.n; i++) {
         struct gm_turn *t = o->turns.map.entries[i].value;
         t->client_ms += paused;
+        t->taken_ms += paused;
         t->progress_ms += paused;
+        t->wait_ms += t->wait_ms ? paused : 0;
     }
+    if (paused > 0)
+        gm_roster_forgive(o, paused);
     o->step_ms = now;
     return paused;
 }
@@ -47,6 +51,7 @@ static enum gm_status step(void *self, bool *again, struct gm_err *err)
     gm_replay_tick(o, forgive_pause(o));
     gm_store_tick(o->store);
     gm_orch_recover(o);
+    gm_encode_next(o);
     for (size_t i = o->turns.map.n; i-- > 0;)
         if (i < o->turns.map.n)
             gm_turn_tick(o->turns.map.entries[i].value);
@@ -82,6 +87,7 @@ static enum gm_status open_and_run(struct gm_orch *o, const struct gm_orch_optio
     o->model = opt->model ? opt->model : "custom";
     o->context = (uint32_t)opt->context;
     o->session_ttl_ms = opt->session_ttl_ms;
+    o->unread_ms = opt->unread_ms;
     o->roster.shards = (int)opt->shards;
     o->next_serial = (uint64_t)gm_wall_ms() << SERIAL_BITS;
     snprintf(o->instance, sizeof o->instance, "orchestrator-%d", (int)opt->index);

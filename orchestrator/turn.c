@@ -56,7 +56,7 @@ struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *i
     t->orch = o;
     t->serial = ++o->next_serial;
     t->every = 1;
-    t->client_ms = gm_now_ms();
+    t->client_ms = t->taken_ms = gm_now_ms();
     t->end = GM_ERR_NONE;
     snprintf(t->id, sizeof t->id, "%s", id);
     snprintf(t->sess.tenant, sizeof t->sess.tenant, "%s", tenant);
@@ -128,7 +128,7 @@ void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from)
         gm_stream_end(t->stream, &err);
     }
     t->stream = stream;
-    t->client_ms = gm_now_ms();
+    t->client_ms = t->taken_ms = gm_now_ms();
     t->started_sent = false;
     t->sent = from > t->n_prompt ? from - (uint32_t)t->n_prompt : 0;
     if (t->sent > t->n_tokens)
@@ -168,6 +168,7 @@ static void flush_score(struct gm_turn *t)
         event.rows = t->rows + t->sent;
         if (!gm_stream_item(t->stream, &event.base))
             return;
+        t->taken_ms = gm_now_ms();
         for (size_t i = 0; i < event.n_rows; i++)
             gm__score_row__free_unpacked(t->rows[t->sent + i], NULL);
         t->sent += (uint32_t)event.n_rows;
@@ -220,6 +221,7 @@ void gm_turn_flush(struct gm_turn *t)
         if (!gm_stream_item(t->stream, &event.base))
             break;
         t->sent += (uint32_t)event.n_tokens;
+        t->taken_ms = gm_now_ms();
     }
     grant(t); /* a client that came late took all at once, and the sampler may wait for this */
     gm_sess_journal(t);
@@ -232,6 +234,7 @@ void gm_turn_progress(struct gm_turn *t, uint32_t done)
     Gm__TurnEvent event = GM__TURN_EVENT__INIT;
     Gm__ProgressEvent progress = GM__PROGRESS_EVENT__INIT;
     t->progress_ms = gm_now_ms();
+    gm_poison_progress(t, done);
     if (t->score || !t->stream || !t->started_sent || gm_stream_credit(t->stream) < 2)
         return; /* the last credit is for what counts */
     progress.done = done;
@@ -295,14 +298,64 @@ void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
     gm_turn_free(t);
 }
 
+/* Something is there for the client: tokens, rows, or the end. */
+static bool has_unread(const struct gm_turn *t)
+{
+    const size_t n = t->score ? t->n_rows : t->n_tokens;
+    return t->stream && (t->sent < n || t->state == GM_TURN_SAVE);
+}
+
+/* A client that says that it lives and takes nothing: what it holds is others' to have. */
+static bool reads_nothing(struct gm_turn *t, int64_t now)
+{
+    if (!has_unread(t))
+        t->taken_ms = now;
+    return now - t->taken_ms > t->orch->unread_ms;
+}
+
 static void drop_client(struct gm_turn *t)
 {
     struct gm_err err = GM_ERR_NONE;
-    gm_fail(&err, GM_CANCELLED, "the client was not heard of for %lld s",
-            (long long)(gm_turn_patience_ms(t) / 1000));
+    if (gm_now_ms() - t->taken_ms > t->orch->unread_ms)
+        gm_fail(&err, GM_CANCELLED, "the client took nothing for %lld s",
+                (long long)t->orch->unread_ms / 1000);
+    else
+        gm_fail(&err, GM_CANCELLED, "the client was not heard of for %lld s",
+                (long long)(gm_turn_patience_ms(t) / 1000));
     gm_stream_on_event(t->stream, NULL, NULL);
     gm_stream_end(t->stream, &err);
     t->stream = NULL;
+}
+
+/* What was computed is kept, and can be asked for again. */
+static void end_unread(struct gm_turn *t)
+{
+    drop_client(t);
+    if (t->score) {
+        gm_ring_release(t, false);
+        gm_turn_free(t);
+    } else if (t->state != GM_TURN_SAVE) {
+        gm_turn_end(t, "cancelled");
+    } else if (t->stored) {
+        gm_turn_free(t);
+    }
+}
+
+/* No token for longer than there may be none. While somebody of the ring stands still that is
+ * nobody's fault: it may go on where it was. */
+static void look_at_stall(struct gm_turn *t, int64_t over_ms)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const char *silent = gm_roster_silent(t->orch);
+    if (silent && over_ms < GM_RING_WAIT_MS)
+        return;
+    if (silent) {
+        gm_ring_unanswered(t);
+        return;
+    }
+    gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s",
+            (long long)(gm_now_ms() - t->progress_ms) / 1000);
+    gm_ring_lost(t, &err);
 }
 
 void gm_turn_tick(struct gm_turn *t)
@@ -310,11 +363,14 @@ void gm_turn_tick(struct gm_turn *t)
     const int64_t now = gm_now_ms();
     const int64_t stall = GM_STALL_MS + (int64_t)t->n_prompt * GM_STALL_TOKEN_MS;
     const bool parked = t->n_tokens >= t->granted;
-    struct gm_err err = GM_ERR_NONE;
     if (!t->score && t->state >= GM_TURN_WAIT && now - t->lease_ms > GM_LEASE_MS / 3)
         gm_sess_renew(t);
     if (!t->score)
         gm_sess_journal(t);
+    if (reads_nothing(t, now)) {
+        end_unread(t);
+        return;
+    }
     if (t->state == GM_TURN_WAIT) {
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
@@ -325,8 +381,7 @@ void gm_turn_tick(struct gm_turn *t)
         if (t->stored && !t->stream)
             gm_turn_free(t);
     } else if (t->state == GM_TURN_RUN && !parked && now - t->progress_ms > stall) {
-        gm_fail(&err, GM_UNAVAILABLE, "no token for %lld s", (long long)(stall / 1000));
-        gm_ring_lost(t, &err);
+        look_at_stall(t, now - t->progress_ms - stall);
     } else if (!t->score && t->state == GM_TURN_RUN &&
                now - t->client_ms > gm_turn_patience_ms(t)) {
         gm_turn_end(t, "cancelled");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
-# fuzzing, hostile clients.
+# fuzzing, hostile clients, kill drills.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
 # Does not:  touch build/bin (it keeps pointing at the build that `make` made).
@@ -44,6 +44,7 @@ step "undefined behaviour sanitizer" sanitizer ubsan
 step "the same bits in all builds" bash tools/check-bits.sh
 step "fuzzing" env FUZZ_JOBS=2 bash tools/fuzz.sh all 30
 step "hostile clients" bash tools/check-hostile.sh
+step "kill drills" make -s chaos SECONDS=60 SEED=1
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'check: failed:'

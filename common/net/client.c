@@ -140,6 +140,15 @@ enum gm_status gm_client_call(struct gm_client *c, const struct gm_client_to *to
     return u.err.status;
 }
 
+enum gm_status gm_client_post(struct gm_client *c, const char *role, uint32_t index, Gm__Kind kind,
+                              const ProtobufCMessage *body, struct gm_err *err)
+{
+    struct gm_peer *peer = peer_of(c, role, index, err);
+    if (!peer)
+        return err ? err->status : GM_UNAVAILABLE;
+    return gm_bus_post(c->bus, peer, kind, body, NULL, 0, err);
+}
+
 /* ---- streams
  * ---------------------------------------------------------------------------------------- */
 

@@ -36,6 +36,11 @@ bool gm_client_has(const struct gm_client *c, const char *role, uint32_t index);
 enum gm_status gm_client_call(struct gm_client *c, const struct gm_client_to *to,
                               ProtobufCMessage **reply, struct gm_err *err);
 
+/* Sends one message of the ring to a process; nothing answers. It goes out while the client is
+ * open. */
+enum gm_status gm_client_post(struct gm_client *c, const char *role, uint32_t index, Gm__Kind kind,
+                              const ProtobufCMessage *body, struct gm_err *err);
+
 /* Runs a server stream to its end; item returns false to cancel. `idle` (may be NULL) is called at
  * least every 50 ms; false cancels too. */
 typedef bool gm_client_item(void *ctx, const ProtobufCMessage *item);

@@ -30,6 +30,15 @@ static enum gm_status check_model(const struct gm_state *st, const struct gm_up_
     return GM_OK;
 }
 
+/* Without an orchestrator nothing is answered; who keeps dying is not waited for. */
+static enum gm_status check_alive(const struct gm_state *st, struct gm_err *err)
+{
+    for (size_t i = 0; i < st->n; i++)
+        if (st->procs[i].failed && strcmp(st->procs[i].role, "orchestrator") == 0)
+            return gm_fail(err, GM_UNAVAILABLE, "%.250s; try again in a moment", st->procs[i].why);
+    return GM_OK;
+}
+
 /* The home's own pipeline, once it has been ready. *found false: there is none. */
 static enum gm_status find(struct gm_conn *c, const struct gm_up_options *o, bool *found,
                            struct gm_err *err)
@@ -41,6 +50,8 @@ static enum gm_status find(struct gm_conn *c, const struct gm_up_options *o, boo
         return gm_fail(err, GM_EXHAUSTED, "no memory");
     while (gm_state_load(st, &c->home, NULL) == GM_OK && !st->single && gm_state_alive(st)) {
         rc = check_model(st, o, err);
+        if (rc == GM_OK)
+            rc = check_alive(st, err);
         *found = rc == GM_OK && st->ready;
         if (rc != GM_OK || *found)
             break;

@@ -10,6 +10,7 @@
 
 #include "common/net.h"
 #include "services/cli/cut.h"
+#include "services/cli/wear.h"
 
 enum {
     GM_CLI_OK = 0,
@@ -18,8 +19,7 @@ enum {
     GM_CLI_INPUT_BYTES_MAX = 64 << 20, /* a file or stdin, in all */
     GM_CLI_PROCS_MAX = GM_CUT_SHARDS_MAX + 5,
     GM_CLI_HTTP_MAX = 80,    /* bytes of ADDR:PORT */
-    GM_CLI_RESTARTS_MAX = 5, /* within GM_CLI_RESTARTS_MS: the process is given up */
-    GM_CLI_RESTARTS_MS = 60000,
+    GM_CLI_WHY_MAX = 320,    /* bytes of why a process failed */
     GM_CLI_GRACE_MS = 10000, /* from SIGTERM to SIGKILL */
     GM_CLI_DRAIN_MS = 30000, /* the same of the gateway: answers that run end first */
     GM_CLI_CALL_MS = 30000,
@@ -160,9 +160,10 @@ struct gm_proc {
     int64_t started_ms;
     int32_t begin, end; /* layers of a shard */
     int32_t restarts;
-    bool failed;
-    int pidfd;                              /* -1: none; not stored */
-    int64_t recent_ms[GM_CLI_RESTARTS_MAX]; /* last restarts, a ring; not stored */
+    bool failed;              /* it keeps dying: started with pauses until it lives */
+    char why[GM_CLI_WHY_MAX]; /* a sentence, when it failed */
+    int pidfd;                /* -1: none; not stored */
+    struct gm_wear wear;      /* not stored */
 };
 struct gm_state {
     bool single; /* of one command: others cannot attach */

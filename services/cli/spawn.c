@@ -130,9 +130,11 @@ static enum gm_status log_path(char out[GM_PATH_MAX], const struct gm_home *home
     return gm_home_path(out, home, name, err);
 }
 
-/* After fork: only calls that are safe between fork and exec. */
-static _Noreturn void become(char *const argv[], int null_fd, int log_fd)
+/* After fork: only calls that are safe between fork and exec. The program runs once a byte has come
+ * from go_fd; its end alone says that the parent died before it had noted this process. */
+static _Noreturn void become(char *const argv[], int null_fd, int log_fd, int go_fd)
 {
+    char go;
     static const int back_to_default[] = { SIGPIPE, SIGINT, SIGTERM, SIGHUP };
     struct sigaction plain = { .sa_handler = SIG_DFL };
     sigset_t none;
@@ -141,6 +143,11 @@ static _Noreturn void become(char *const argv[], int null_fd, int log_fd)
         sigaction(back_to_default[i], &plain, NULL);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
+    ssize_t got;
+    while ((got = read(go_fd, &go, 1)) < 0 && errno == EINTR)
+        ;
+    if (got != 1)
+        _exit(126);
     if (dup2(null_fd, 0) < 0 || dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0)
         _exit(127);
     close_range(3, ~0U, 0);
@@ -151,27 +158,54 @@ static _Noreturn void become(char *const argv[], int null_fd, int log_fd)
     _exit(127);
 }
 
-static enum gm_status fork_it(struct args *a, const char *log, bool again, pid_t *pid,
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Forks; the child waits for a byte in *go. */
+static enum gm_status fork_it(struct args *a, const char *log, bool again, pid_t *pid, int *go,
                               struct gm_err *err)
 {
     const int log_fd =
         open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (again ? 0 : O_TRUNC), 0600);
     const int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int pipe_fds[2] = { -1, -1 };
     enum gm_status rc = GM_OK;
     if (log_fd < 0 || null_fd < 0)
         rc = gm_fail(err, GM_UNKNOWN, "cannot open %.200s: %s", log, strerror(errno));
+    else if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+        rc = gm_fail(err, GM_EXHAUSTED, "cannot make a pipe: %s", strerror(errno));
     if (rc == GM_OK) {
         *pid = fork();
-        if (*pid == 0)
-            become(a->argv, null_fd, log_fd);
+        if (*pid == 0) {
+            close(pipe_fds[1]);
+            become(a->argv, null_fd, log_fd, pipe_fds[0]);
+        }
         if (*pid < 0)
             rc = gm_fail(err, GM_EXHAUSTED, "cannot start a process: %s", strerror(errno));
     }
-    if (log_fd >= 0)
-        close(log_fd);
-    if (null_fd >= 0)
-        close(null_fd);
+    close_fd(log_fd);
+    close_fd(null_fd);
+    close_fd(pipe_fds[0]);
+    *go = rc == GM_OK ? pipe_fds[1] : -1;
+    if (rc != GM_OK)
+        close_fd(pipe_fds[1]);
     return rc;
+}
+
+/* Notes the child in the state, then lets it run: also where that could not be stored, a service
+ * that runs is worth more than one that the next supervisor knows. */
+static enum gm_status let_go(const struct gm_home *home, const struct gm_state *st, int go,
+                             struct gm_err *err)
+{
+    const enum gm_status rc = gm_state_store(st, home, err);
+    const bool went = write(go, "", 1) == 1;
+    close(go);
+    return went || rc != GM_OK
+               ? rc
+               : gm_fail(err, GM_UNKNOWN, "cannot let a process run: %s", strerror(errno));
 }
 
 enum gm_status gm_spawn(const struct gm_home *home, const struct gm_state *st, struct gm_proc *p,
@@ -187,8 +221,9 @@ enum gm_status gm_spawn(const struct gm_home *home, const struct gm_state *st, s
     else
         args_service(&a, home, st, p, program);
     pid_t pid = 0;
+    int go = -1;
     enum gm_status rc = a.full ? gm_fail(err, GM_EXHAUSTED, "no memory for a command line")
-                               : fork_it(&a, log, again, &pid, err);
+                               : fork_it(&a, log, again, &pid, &go, err);
     for (size_t i = 0; i < a.n; i++)
         free(a.argv[i]);
     if (rc != GM_OK)
@@ -198,7 +233,7 @@ enum gm_status gm_spawn(const struct gm_home *home, const struct gm_state *st, s
     p->pidfd = pidfd_open(pid, 0);
     if (gm_pid_start(pid, &p->start, NULL) != GM_OK)
         p->start = 0; /* it has ended already: found at the next look */
-    return GM_OK;
+    return let_go(home, st, go, err);
 }
 
 /* "TIME level role[pid] what: sentence status=X at=y" -> "sentence" in place. */

@@ -10,7 +10,8 @@
 
 /* Forks and executes the program of p->role with the options of st->set, in a session of its own,
  * stdin from nothing, stdout and stderr in HOME/logs/ROLE-INDEX.log (`again`: appended). Fills pid,
- * start, started_ms and pidfd. */
+ * start, started_ms and pidfd, and stores the state before the program runs: a supervisor that dies
+ * in between leaves no process that the next one does not know. p is one of st. */
 enum gm_status gm_spawn(const struct gm_home *home, const struct gm_state *st, struct gm_proc *p,
                         bool again, struct gm_err *err);
 

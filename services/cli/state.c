@@ -98,10 +98,10 @@ enum gm_status gm_state_compare(const struct gm_state *st, const struct gm_setti
  */
 static json_t *proc_json(const struct gm_proc *p)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b}", "role", p->role, "index",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b, s:s}", "role", p->role, "index",
                      (json_int_t)p->index, "pid", (json_int_t)p->pid, "start", (json_int_t)p->start,
                      "started_ms", (json_int_t)p->started_ms, "begin", p->begin, "end", p->end,
-                     "restarts", p->restarts, "failed", p->failed);
+                     "restarts", p->restarts, "failed", p->failed, "why", p->failed ? p->why : "");
 }
 
 enum gm_status gm_state_store(const struct gm_state *st, const struct gm_home *home,
@@ -133,12 +133,13 @@ enum gm_status gm_state_store(const struct gm_state *st, const struct gm_home *h
 
 static bool proc_load(struct gm_proc *p, json_t *j)
 {
-    const char *role = NULL;
+    const char *role = NULL, *why = "";
     json_int_t index, pid, start, started;
     int failed = 0;
-    if (json_unpack(j, "{s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b}", "role", &role, "index",
-                    &index, "pid", &pid, "start", &start, "started_ms", &started, "begin",
-                    &p->begin, "end", &p->end, "restarts", &p->restarts, "failed", &failed) != 0)
+    if (json_unpack(j, "{s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b, s?:s}", "role", &role,
+                    "index", &index, "pid", &pid, "start", &start, "started_ms", &started, "begin",
+                    &p->begin, "end", &p->end, "restarts", &p->restarts, "failed", &failed, "why",
+                    &why) != 0)
         return false;
     if (index < 0 || index >= GM_CUT_SHARDS_MAX || pid < 0 || pid > PID_MAX ||
         strlen(role) >= sizeof p->role)
@@ -149,6 +150,7 @@ static bool proc_load(struct gm_proc *p, json_t *j)
     p->start = (uint64_t)start;
     p->started_ms = started;
     p->failed = failed;
+    snprintf(p->why, sizeof p->why, "%s", why);
     p->pidfd = -1;
     return true;
 }

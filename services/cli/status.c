@@ -51,7 +51,7 @@ static void ask(struct gm_client *client, const struct gm_proc *p, struct health
     if (!alive)
         return;
     (void)gm_pid_rss_bytes(p->pid, &h->rss_bytes, NULL);
-    if (redis || !client)
+    if (redis || !client || p->failed) /* it lives, perhaps not for long */
         return;
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
@@ -122,6 +122,10 @@ static enum gm_status put_json(struct gm_buf *b, const struct gm_state *st, bool
             rc = gm_buf_append_text(b, ", \"text\": ", err);
         if (rc == GM_OK && h[i].text[0])
             rc = gm_buf_append_json(b, h[i].text, strlen(h[i].text), err);
+        if (rc == GM_OK && p->failed)
+            rc = gm_buf_append_text(b, ", \"error\": ", err);
+        if (rc == GM_OK && p->failed)
+            rc = gm_buf_append_json(b, p->why, strlen(p->why), err);
         if (rc == GM_OK)
             rc = gm_buf_append_text(b, "}", err);
     }
@@ -143,6 +147,8 @@ static enum gm_status put_plain(struct gm_buf *b, const struct gm_state *st, boo
         rc = gm_buf_printf(b, err, "%-14s %8lld  %-12s %8d %8u %9.1f %8.1f\n", name,
                            (long long)st->procs[i].pid, h[i].state, st->procs[i].restarts,
                            h[i].sessions, h[i].tokens_per_s, (double)h[i].rss_bytes / (1 << 20));
+        if (rc == GM_OK && st->procs[i].failed)
+            rc = gm_buf_printf(b, err, "               %s\n", st->procs[i].why);
     }
     for (size_t i = 0; rc == GM_OK && i < st->n; i++)
         if (h[i].text[0])

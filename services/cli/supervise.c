@@ -26,6 +26,7 @@ enum {
     BLIND_MS = 50,      /* the same where the kernel has no pidfd */
     RETRY_MS = 1000,    /* a process that could not be forked */
     DENIED_MS = 5000,   /* a start that the orchestrator calls impossible for so long is */
+    TELL_MS = 1000,     /* between two words to the orchestrator about who failed */
 };
 
 struct super {
@@ -35,6 +36,7 @@ struct super {
     struct gm_client *client;
     bool started;      /* on_ready was called: a death is a matter of restarting */
     bool unsaved;      /* the state file is older than the state: no room on the disk, say */
+    int64_t told_ms;   /* when the orchestrator was told last of those that failed */
     int64_t denied_ms; /* since when the orchestrator says that it cannot start; 0: it does not */
     struct gm_err denied; /* its sentence */
 };
@@ -58,9 +60,11 @@ static enum gm_status store_state(struct super *s, struct gm_err *err)
 
 static enum gm_status start_proc(struct super *s, struct gm_proc *p, bool again, struct gm_err *err)
 {
-    enum gm_status rc = gm_spawn(s->job->home, &s->st, p, again, err);
-    if (rc == GM_OK)
-        rc = store_state(s, err);
+    const enum gm_status rc = gm_spawn(s->job->home, &s->st, p, again, err);
+    if (p->pid > 0) {
+        s->unsaved = rc != GM_OK;
+        gm_wear_started(&p->wear, gm_now_ms());
+    }
     if (rc == GM_OK)
         gm_info("started %s-%u pid=%lld", p->role, p->index, (long long)p->pid);
     return rc;
@@ -102,11 +106,19 @@ static void list_procs(struct super *s)
 
 /* ---- deaths -----------------------------------------------------------------------------------
  */
-/* Five restarts in a minute, and the next death is final. */
-static bool worn_out(const struct gm_proc *p)
+/* Why it is given a rest, for status and for who asks for a turn. */
+static void note_failed(struct super *s, struct gm_proc *p, bool ours, int how)
 {
-    const int64_t oldest = p->recent_ms[p->restarts % GM_CLI_RESTARTS_MAX];
-    return oldest && gm_now_ms() - oldest < GM_CLI_RESTARTS_MS;
+    struct gm_err last = GM_ERR_NONE;
+    p->failed = true;
+    if (ours && WIFEXITED(how)) /* it could say why */
+        (void)gm_spawn_sentence(s->job->home, p, &last);
+    else if (ours)
+        gm_fail(&last, GM_UNAVAILABLE, "%s-%u: signal %d", p->role, p->index, WTERMSIG(how));
+    else
+        gm_fail(&last, GM_UNAVAILABLE, "%s-%u: not seen", p->role, p->index);
+    snprintf(p->why, sizeof p->why, "%.200s (it keeps dying; started again each %lld s at most)",
+             last.text, (long long)p->wear.pause_ms / 1000);
 }
 
 static enum gm_status proc_died(struct super *s, struct gm_proc *p, struct gm_err *err)
@@ -119,18 +131,55 @@ static enum gm_status proc_died(struct super *s, struct gm_proc *p, struct gm_er
     forget_pid(p);
     if (!s->started && ours && WIFEXITED(how))
         return gm_spawn_sentence(s->job->home, p, err);
-    if (worn_out(p)) {
-        p->failed = true;
-        gm_error("%s-%u failed: %d restarts in %d s", p->role, p->index, GM_CLI_RESTARTS_MAX,
-                 GM_CLI_RESTARTS_MS / 1000);
-        (void)store_state(s, NULL);
-        return s->started ? GM_OK : gm_spawn_sentence(s->job->home, p, err);
+    const bool failed = gm_wear_died(&p->wear, gm_now_ms());
+    if (p->wear.failed)
+        note_failed(s, p, ours, how);
+    if (failed)
+        gm_error("%s-%u failed: %d restarts in %d s", p->role, p->index, GM_WEAR_RESTARTS,
+                 GM_WEAR_WINDOW_MS / 1000);
+    (void)store_state(s, NULL);
+    return failed && !s->started ? gm_spawn_sentence(s->job->home, p, err) : GM_OK;
+}
+
+/* Starts what is not running, once its time has come. */
+static void start_again(struct super *s, struct gm_proc *p)
+{
+    struct gm_err err = GM_ERR_NONE;
+    const int64_t now = gm_now_ms();
+    if (now < p->wear.due_ms)
+        return;
+    p->restarts++;
+    if (start_proc(s, p, true, &err) == GM_OK)
+        return;
+    gm_log_err(GM_LOG_ERROR, "restart", &err);
+    if (p->pid > 0)
+        return; /* it runs; only the state could not be stored */
+    p->restarts--;
+    p->wear.due_ms = now + RETRY_MS;
+}
+
+/* The orchestrator cannot know that nobody comes back at once: it is told, so that new turns are
+ * refused instead of waiting. The process itself takes that back with its HELLO. */
+static void tell_failed(struct super *s)
+{
+    bool any = false;
+    const int64_t now = gm_now_ms();
+    for (size_t i = 0; i < s->st.n; i++) {
+        const struct gm_proc *p = &s->st.procs[i];
+        any = any || p->failed;
+        if (!p->failed || p->pid > 0 || now - s->told_ms < TELL_MS ||
+            (!s->client && gm_home_client(&s->client, s->job->home, NULL) != GM_OK))
+            continue;
+        Gm__Hello hello = GM__HELLO__INIT;
+        hello.role = (char *)(uintptr_t)p->role;
+        hello.index = p->index;
+        hello.failed = (char *)(uintptr_t)p->why;
+        (void)gm_client_post(s->client, "orchestrator", 0, GM__KIND__HELLO, &hello.base, NULL);
     }
-    p->recent_ms[p->restarts++ % GM_CLI_RESTARTS_MAX] = gm_now_ms();
-    struct gm_err local = GM_ERR_NONE;
-    if (start_proc(s, p, true, &local) != GM_OK)
-        gm_log_err(GM_LOG_ERROR, "restart", &local);
-    return GM_OK;
+    if (now - s->told_ms >= TELL_MS)
+        s->told_ms = now;
+    if (!any && s->started)
+        gm_client_close(&s->client);
 }
 
 static enum gm_status look_at_procs(struct super *s, struct gm_err *err)
@@ -140,12 +189,33 @@ static enum gm_status look_at_procs(struct super *s, struct gm_err *err)
         enum gm_status rc = GM_OK;
         if (p->pid > 0 && !gm_pid_alive(p->pid, p->start))
             rc = proc_died(s, p, err);
-        else if (p->pid == 0 && !p->failed)
-            (void)start_proc(s, p, true, NULL);
         if (rc != GM_OK)
             return rc;
+        if (p->pid == 0)
+            start_again(s, p);
+        if (p->pid > 0 && gm_wear_healed(&p->wear, gm_now_ms())) {
+            gm_info("%s-%u is well again", p->role, p->index);
+            p->failed = false;
+            (void)gm_state_store(&s->st, s->job->home, NULL);
+        }
     }
+    tell_failed(s);
     return GM_OK;
+}
+
+/* How long nothing changes by itself, at most wait_ms. */
+static int calm_ms(const struct super *s, int wait_ms)
+{
+    const int64_t now = gm_now_ms();
+    for (size_t i = 0; i < s->st.n; i++) {
+        const struct gm_proc *p = &s->st.procs[i];
+        const int64_t own = p->pid > 0 && p->pidfd < 0 ? BLIND_MS : gm_wear_wait_ms(&p->wear, now);
+        if (own >= 0 && own < wait_ms)
+            wait_ms = (int)own;
+        if (p->failed && p->pid == 0 && wait_ms > TELL_MS)
+            wait_ms = TELL_MS;
+    }
+    return wait_ms;
 }
 
 /* Sleeps until something ends, at most wait_ms; false: it is time to stop. */
@@ -157,17 +227,13 @@ static bool sleep_on(struct super *s, int wait_ms)
         const struct gm_proc *p = &s->st.procs[i];
         if (p->pidfd >= 0)
             fds[n++] = (struct pollfd){ .fd = p->pidfd, .events = POLLIN };
-        else if (p->pid > 0 && wait_ms > BLIND_MS)
-            wait_ms = BLIND_MS;
-        else if (!p->failed && p->pid == 0 && wait_ms > RETRY_MS)
-            wait_ms = RETRY_MS;
     }
     const nfds_t life = n;
     if (s->job->lifeline >= 0)
         fds[n++] = (struct pollfd){ .fd = s->job->lifeline, .events = POLLIN };
     if (gm_stopping())
         return false;
-    const int got = poll(fds, n, wait_ms);
+    const int got = poll(fds, n, calm_ms(s, wait_ms));
     if (got > 0 && n > life && fds[life].revents)
         return false;
     return !gm_stopping();
@@ -221,6 +287,9 @@ static enum gm_status denied(struct super *s, struct gm_err *err)
 
 static enum gm_status wait_ready(struct super *s, struct gm_err *err)
 {
+    /* What died while nobody watched: the orchestrator may not have missed it yet. */
+    if (look_at_procs(s, err) != GM_OK)
+        return err->status;
     while (!call_ready(s)) {
         if (!sleep_on(s, START_POLL_MS))
             return gm_fail(err, GM_CANCELLED, "stopped while the pipeline was starting");
@@ -248,6 +317,7 @@ static enum gm_status adopt(struct super *s, bool *adopted, struct gm_err *err)
         struct gm_proc *p = &s->st.procs[i];
         p->pidfd = p->pid > 0 ? pidfd_open((pid_t)p->pid, 0) : -1;
         p->failed = false;
+        gm_wear_started(&p->wear, p->pid > 0 ? gm_now_ms() : 0);
     }
     const int64_t pool = s->st.set.pool_tokens; /* a shard that comes back is as the others */
     s->st.set = *s->job->set;
@@ -322,10 +392,8 @@ static enum gm_status join_other(struct super *s, struct gm_err *err)
             return gm_fail(err, GM_UNAVAILABLE, "the pipeline of this home ended meanwhile");
         for (size_t i = 0; i < s->st.n; i++)
             if (s->st.procs[i].failed)
-                return gm_fail(err, GM_UNAVAILABLE,
-                               "%s-%u of the running pipeline has failed; run gemline down, then "
-                               "up again",
-                               s->st.procs[i].role, s->st.procs[i].index);
+                return gm_fail(err, GM_UNAVAILABLE, "the running pipeline is not ready: %s",
+                               s->st.procs[i].why);
     }
     gm_client_close(&s->client);
     if (s->job->on_ready)

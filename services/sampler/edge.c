@@ -15,7 +15,8 @@ struct open_seq {
     uint64_t ticket;
     struct gm_seq *seq;
     struct gm_peer *first, *last, *home;
-    int64_t credit; /* below 0 after a run that released more than was left */
+    uint64_t home_boot; /* of the orchestrator's life that asked */
+    int64_t credit;     /* below 0 after a run that released more than was left */
     bool parked;
     Gm__Chosen next; /* what goes to shard 0 when credit comes; valid when parked */
 };
@@ -299,6 +300,7 @@ static enum gm_status seq_of(struct gm_sampler_service *s, const Gm__OpenRequest
         .piece_ctx = &s->vocab,
     };
     q->ticket = in->ticket;
+    q->home_boot = in->has_home_boot ? in->home_boot : 0;
     q->credit = in->has_credit ? in->credit : GM_STREAM_CREDIT;
     gm_bus_room(s->base.bus, SEQ_PEERS, peer_used, s);
     q->first = gm_bus_peer(s->base.bus, in->first, err);
@@ -354,14 +356,29 @@ static enum gm_status give_credit(void *self, struct gm_stream *stream,
     return gm_rpc_reply(stream, &reply.base);
 }
 
+/* What an orchestrator opened before it was killed: nobody will close it. */
+static void close_lives(struct gm_sampler_service *s, const struct gm_peer *home, uint64_t boot)
+{
+    for (size_t i = s->seqs.n; i-- > 0;) {
+        const struct open_seq *q = i < s->seqs.n ? s->seqs.entries[i].value : NULL;
+        if (q && q->home == home && q->home_boot != boot)
+            seq_free(gm_idmap_take(&s->seqs, q->ticket));
+    }
+}
+
 static enum gm_status close_seq(void *self, struct gm_stream *stream,
                                 const ProtobufCMessage *request, struct gm_err *err)
 {
     struct gm_sampler_service *s = self;
     const Gm__ReleaseRequest *in = (const Gm__ReleaseRequest *)request;
     const Gm__Empty reply = GM__EMPTY__INIT;
-    (void)err;
-    seq_free(gm_idmap_take(&s->seqs, in->ticket));
+    const struct gm_peer *home = in->home ? gm_bus_peer(s->base.bus, in->home, err) : NULL;
+    if (in->home && !home)
+        return err->status;
+    if (home)
+        close_lives(s, home, in->home_boot);
+    else
+        seq_free(gm_idmap_take(&s->seqs, in->ticket));
     return gm_rpc_reply(stream, &reply.base);
 }
 

@@ -176,6 +176,7 @@ static enum gm_status ticket_new(struct gm_shard *s, const struct gm_reserve *in
     t->deadline_us = in->deadline_us;
     t->next = in->next;
     t->home = in->home;
+    t->home_boot = in->home_boot;
     t->first = in->first;
     t->logits_pos = -1;
     gm_draft_pace_init(&t->pace);
@@ -362,6 +363,19 @@ void gm_shard_release(struct gm_shard *s, uint64_t ticket, bool keep)
     else
         gm_session_free(s, session);
     ticket_free(s, t);
+}
+
+size_t gm_shard_release_lives(struct gm_shard *s, const void *home, uint64_t home_boot)
+{
+    size_t n = 0;
+    for (size_t i = s->tickets.n; i-- > 0;) {
+        const struct gm_ticket *t = i < s->tickets.n ? s->tickets.entries[i].value : NULL;
+        if (!t || t->home != home || t->home_boot == home_boot)
+            continue;
+        gm_shard_release(s, t->id, true);
+        n++;
+    }
+    return n;
 }
 
 void gm_shard_forget(struct gm_shard *s, const char *name)

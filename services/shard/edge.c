@@ -445,6 +445,7 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .order = in->has_order ? in->order : 0,
                             .every = in->has_every ? (int32_t)in->every : 1,
                             .numerics = in->numerics,
+                            .home_boot = in->has_home_boot ? in->home_boot : 0,
                             .deadline_us = deadline_from(in) };
     if (!s->open)
         return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
@@ -477,8 +478,12 @@ static enum gm_status release(void *self, struct gm_stream *stream, const Protob
     struct gm_shard_service *s = self;
     const Gm__ReleaseRequest *in = (const Gm__ReleaseRequest *)request;
     const Gm__Empty reply = GM__EMPTY__INIT;
-    (void)err;
-    if (s->open)
+    const struct gm_peer *home = in->home ? gm_bus_peer(s->base.bus, in->home, err) : NULL;
+    if (in->home && !home)
+        return err->status;
+    if (home && s->open)
+        (void)gm_shard_release_lives(&s->shard, home, in->home_boot);
+    else if (s->open)
         gm_shard_release(&s->shard, in->ticket, in->has_keep && in->keep);
     return gm_rpc_reply(stream, &reply.base);
 }

@@ -84,6 +84,7 @@ struct gm_ticket {
     int32_t every;             /* score: head at every n-th position */
     int64_t deadline_us;       /* 0: none */
     void *next, *home, *first; /* edge.c's peers */
+    uint64_t home_boot;        /* of the orchestrator's life that asked */
     /* first shard: what waits */
     int32_t send_from, send_end; /* prompt positions not sent yet */
     bool send_start;             /* the next prompt rows are the ticket's first */
@@ -191,6 +192,7 @@ struct gm_reserve {
     int64_t deadline_us;
     const char *numerics;
     void *next, *home, *first;
+    uint64_t home_boot;
 };
 
 /* ---- admit.c -----------------------------------------------------------------------------------
@@ -207,6 +209,8 @@ enum gm_status gm_shard_reserve(struct gm_shard *s, const struct gm_reserve *in,
                                 int32_t *rewind_min, struct gm_err *err);
 /* Ends a ticket; unknown ones are fine. keep: the session's rows stay for its next turn. */
 void gm_shard_release(struct gm_shard *s, uint64_t ticket, bool keep);
+/* Ends the tickets of the same home with another boot; their rows stay kept. Returns how many. */
+size_t gm_shard_release_lives(struct gm_shard *s, const void *home, uint64_t home_boot);
 void gm_shard_forget(struct gm_shard *s, const char *session);
 struct gm_ticket *gm_shard_ticket(struct gm_shard *s, uint64_t ticket);
 /* Bytes of rows that running turns and kept sessions hold. */

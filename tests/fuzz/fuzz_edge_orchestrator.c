@@ -1,7 +1,7 @@
 // uses: tests/fuzz/serve.c tests/fuzz/script.c tests/fuzz/wire.c tests/fuzz/seam_zmq.c
 // uses: tests/fuzz/seam_sys.c tests/fuzz/seam_store.c orchestrator/edge.c
 // uses: orchestrator/record.c orchestrator/recover.c orchestrator/replay.c orchestrator/ring.c
-// uses: orchestrator/roster.c orchestrator/serve.c orchestrator/session.c
+// uses: orchestrator/roster.c orchestrator/serve.c orchestrator/session.c orchestrator/poison.c
 // uses: orchestrator/session_calls.c orchestrator/turn.c
 // libs: -Wl,--wrap=gm_now_us,--wrap=gm_now_ms,--wrap=gm_wall_ms,--wrap=gm_sleep_ms
 // libs: -Wl,--wrap=gm_random_u64,--wrap=gm_random_id,--wrap=gm_stop_signals,--wrap=gm_stopping

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,9 +40,11 @@ static struct ticket {
     uint32_t prompt, n, max;
     uint32_t credit; /* it may emit so many more */
     bool runs;
+    uint32_t rounds;
 } tickets[TICKETS];
 
 static int64_t hello_ms;
+static uint64_t lives[3]; /* of each part; added to its boot */
 
 int32_t orch_token(uint32_t pos)
 {
@@ -70,6 +73,19 @@ static enum gm_status done(struct gm_stream *s)
     return gm_rpc_reply(s, &empty.base);
 }
 
+/* A HELLO with another boot is believed when the process says so itself. */
+static enum gm_status run_check(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                                struct gm_err *err)
+{
+    const struct part *p = self;
+    Gm__HealthReply r = GM__HEALTH_REPLY__INIT;
+    (void)request, (void)err;
+    r.role = (char *)(uintptr_t)p->role;
+    r.state = (char *)(uintptr_t) "ready";
+    r.boot = gm_bus_boot(p->bus) + lives[p - parts];
+    return gm_rpc_reply(s, &r.base);
+}
+
 static enum gm_status run_vocab(void *self, struct gm_stream *s, const ProtobufCMessage *request,
                                 struct gm_err *err)
 {
@@ -90,8 +106,16 @@ static enum gm_status run_encode(void *self, struct gm_stream *s, const Protobuf
 {
     Gm__IdsReply r = GM__IDS_REPLY__INIT;
     int32_t ids[RING_ENCODED];
-    (void)self, (void)request, (void)err;
+    const Gm__TurnRequest *in = (const Gm__TurnRequest *)request;
+    (void)self, (void)err;
     note_trace(ring_trace.encode, s);
+    if (ring.bad && in->messages.len == strlen(ring.bad) &&
+        memcmp(in->messages.data, ring.bad, in->messages.len) == 0) {
+        ring.deaths++;
+        lives[0]++;
+        hello_ms = 0;
+        return GM_OK; /* the dead do not answer */
+    }
     for (int i = 0; i < RING_ENCODED; i++)
         ids[i] = 20 + i;
     r.n_ids = ring.empty ? 0 : RING_ENCODED;
@@ -117,6 +141,14 @@ static enum gm_status run_open(void *self, struct gm_stream *s, const ProtobufCM
     return done(s);
 }
 
+static enum gm_status run_close(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                                struct gm_err *err)
+{
+    (void)self, (void)request, (void)err;
+    note_trace(ring_trace.close, s);
+    return done(s);
+}
+
 static enum gm_status run_credit(void *self, struct gm_stream *s, const ProtobufCMessage *request,
                                  struct gm_err *err)
 {
@@ -125,14 +157,6 @@ static enum gm_status run_credit(void *self, struct gm_stream *s, const Protobuf
     (void)self, (void)err;
     if (t)
         t->credit += in->credit;
-    return done(s);
-}
-
-static enum gm_status run_close(void *self, struct gm_stream *s, const ProtobufCMessage *request,
-                                struct gm_err *err)
-{
-    (void)self, (void)request, (void)err;
-    note_trace(ring_trace.close, s);
     return done(s);
 }
 
@@ -156,7 +180,7 @@ static enum gm_status run_reserve(void *self, struct gm_stream *s, const Protobu
     ring.ticket = in->ticket;
     ring.n_prompt = in->n_ids < RING_CONTEXT ? in->n_ids : RING_CONTEXT;
     memcpy(ring.prompt, in->ids, ring.n_prompt * sizeof *ring.prompt);
-    r.boot = gm_bus_boot(p->bus);
+    r.boot = gm_bus_boot(p->bus) + lives[p - parts];
     return gm_rpc_reply(s, &r.base);
 }
 
@@ -173,6 +197,7 @@ static enum gm_status run_release(void *self, struct gm_stream *s, const Protobu
 }
 
 static const struct gm_method methods[] = {
+    { "Health.Check", &gm__empty__descriptor, run_check },
     { "Tokenizer.Vocab", &gm__empty__descriptor, run_vocab },
     { "Tokenizer.EncodeTurn", &gm__turn_request__descriptor, run_encode },
     { "Sampler.Open", &gm__open_request__descriptor, run_open },
@@ -195,7 +220,9 @@ static void say_hello(void)
     for (struct part *p = parts; p < parts + 3; p++) {
         Gm__Hello h = GM__HELLO__INIT;
         h.role = (char *)p->role;
-        h.boot = gm_bus_boot(p->bus);
+        if (p == &parts[2] && ring.mute)
+            continue;
+        h.boot = gm_bus_boot(p->bus) + lives[p - parts];
         h.numerics = (char *)(uintptr_t)(ring.numerics ? ring.numerics : "none");
         h.has_end = h.has_ready = h.has_vocab = 1;
         h.ready = 1;
@@ -205,13 +232,44 @@ static void say_hello(void)
     }
 }
 
+void orch_shard_dies(void)
+{
+    for (struct ticket *t = tickets; t < tickets + TICKETS; t++)
+        t->id = 0;
+    lives[2]++;
+    ring.deaths++;
+    hello_ms = 0;
+}
+
+void orch_shard_failed(const char *why)
+{
+    Gm__Hello h = GM__HELLO__INIT;
+    h.role = (char *)parts[2].role;
+    h.failed = (char *)(uintptr_t)why;
+    gm_bus_post(parts[2].bus, parts[2].home, GM__KIND__HELLO, &h.base, NULL, 0, NULL);
+}
+
+static void fault(const struct ticket *t)
+{
+    Gm__Fault f = GM__FAULT__INIT;
+    f.ticket = t->id;
+    f.status = GM_INTERNAL;
+    f.text = (char *)"numbers that are none";
+    ring.faults++;
+    gm_bus_post(parts[2].bus, parts[2].home, GM__KIND__FAULT, &f.base, NULL, 0, NULL);
+}
+
 /* Up to BURST more tokens of an answer. */
 static void emit(struct ticket *t)
 {
     Gm__Token tokens[BURST], *rows[BURST];
     Gm__Emitted e = GM__EMITTED__INIT;
-    const uint32_t most = ring.hold && ring.hold < t->max ? ring.hold : t->max;
-    while (t->n < most && t->credit > 0 && e.n_tokens < BURST) {
+    uint32_t most = ring.hold && ring.hold < t->max ? ring.hold : t->max;
+    if (ring.slow && ++t->rounds % ring.slow != 0)
+        return;
+    if (ring.slow && most > t->n + 1)
+        most = t->n + 1;
+    while (t->n < most && e.n_tokens < BURST && t->credit > 0) {
         t->credit--;
         Gm__Token *token = &tokens[e.n_tokens];
         gm__token__init(token);
@@ -233,7 +291,11 @@ static void take_rows(const struct gm_msg *msg)
     struct gm_err err = GM_ERR_NONE;
     Gm__TokenRows *rows = gm_msg_unpack(msg, &gm__token_rows__descriptor, &err);
     struct ticket *t = rows ? ticket_of(rows->span->ticket) : NULL;
-    if (t)
+    if (t && ring.fault == t->prompt)
+        fault(t);
+    else if (t && ring.poison == t->prompt)
+        orch_shard_dies();
+    else if (t)
         t->runs = true;
     if (rows)
         gm__token_rows__free_unpacked(rows, NULL);
@@ -364,12 +426,14 @@ bool orch_up(void)
     int ready = -1;
     orch = fork();
     if (orch == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves none behind */
         const struct gm_orch_options opt = { .run_dir = dir,
                                              .redis = sock,
                                              .model = "fake",
                                              .shards = 1,
                                              .context = RING_CONTEXT,
-                                             .session_ttl_ms = 3600000 };
+                                             .session_ttl_ms = 3600000,
+                                             .unread_ms = RING_UNREAD_MS };
         _exit(gm_orch_serve(&opt, &err) != GM_OK);
     }
     for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; gm_now_ms() < end; orch_turn(1)) {

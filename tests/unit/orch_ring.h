@@ -15,16 +15,23 @@ enum {
     RING_CONTEXT = 400,
     RING_ENCODED = 5, /* ids of every encoded turn */
     RING_PATIENCE_MS = 10000,
+    RING_UNREAD_MS = 1500, /* the orchestrator's --unread */
 };
 
 /* What the ring was asked, and how it behaves. */
 struct ring {
-    int encoded, reserved;        /* calls */
-    uint32_t hold;                /* no more tokens of an answer than this; 0: all */
-    bool full;                    /* no pages */
-    bool empty;                   /* an encoded turn has no ids */
-    int emitted;                  /* tokens, of all answers */
-    const char *numerics;         /* what the shard computes as; NULL: "none" */
+    int encoded, reserved; /* calls */
+    uint32_t hold;         /* no more tokens of an answer than this; 0: all */
+    bool full;             /* no pages */
+    bool empty;            /* an encoded turn has no ids */
+    int emitted;           /* tokens, of all answers */
+    const char *numerics;  /* what the shard computes as; NULL: "none" */
+    uint32_t poison;       /* the shard dies of a prompt of so many tokens; 0: of none */
+    const char *bad;       /* the tokenizer dies of a turn with these messages; NULL: of none */
+    uint32_t fault;        /* the same, but the attempt alone fails */
+    uint32_t slow;         /* an answer's next token comes after so many rounds; 0: at once */
+    bool mute;             /* the shard says no HELLO */
+    int deaths, faults;    /* so often that happened */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
     uint64_t ticket; /* of the last Reserve */
@@ -52,6 +59,10 @@ void orch_turn(int wait_ms);
 
 /* Sends the orchestrator a message of the ring, in the sampler's name. */
 void orch_post(Gm__Kind kind, const ProtobufCMessage *body);
+/* The shard dies: it comes back without the turns, and with another boot. */
+void orch_shard_dies(void);
+/* HELLO with boot 0: what the supervisor says of a shard that keeps dying. */
+void orch_shard_failed(const char *why);
 
 /* The token at a position. */
 int32_t orch_token(uint32_t pos);

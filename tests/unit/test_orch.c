@@ -1,5 +1,6 @@
 // uses: tests/unit/orch_ring.c orchestrator/edge.c orchestrator/record.c orchestrator/recover.c
-// uses: orchestrator/replay.c orchestrator/ring.c orchestrator/roster.c orchestrator/serve.c
+// uses: orchestrator/poison.c orchestrator/replay.c orchestrator/ring.c orchestrator/roster.c
+// uses: orchestrator/serve.c
 // uses: orchestrator/session.c orchestrator/session_calls.c orchestrator/turn.c
 /* test_orch.c - the orchestrator with Redis and a ring that computes nothing.
  *
@@ -452,6 +453,61 @@ static void test_many(void)
         check_whole(&h[i], 60, "length");
 }
 
+/* ---- a client that takes nothing ---------------------------------------------------------------
+ */
+
+struct raw {
+    int items, ends;
+    struct gm_err err;
+};
+
+static void on_raw(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
+{
+    struct raw *r = ctx;
+    (void)body;
+    r->items += !done;
+    r->ends += done;
+    r->err = *err;
+}
+
+/* It says that it lives and gives no credit: others are served, and it is ended after its limit. */
+static void test_unread(void)
+{
+    Gm__StartRequest request = request_of("unread", 20, 350);
+    struct gm_err err = GM_ERR_NONE;
+    struct raw r = { .err = GM_ERR_NONE };
+    struct asked a;
+    struct heard h;
+    const uint64_t call = gm_rpc_call(
+        rpc,
+        &(struct gm_call){ gm_bus_peer(bus, orch_endpoint, &err), "Orchestrator.StartTurn",
+                           &request.base, &gm__turn_event__descriptor, 0, 1, on_raw, &r },
+        &err);
+    CU_ASSERT(call != 0);
+    spin(RING_PATIENCE_MS, &r.items, 1);
+    request = request_of("beside", 20, 350);
+    run(&h, &request);
+    check_whole(&h, 350, "length");
+    CU_ASSERT_EQUAL(r.ends, 0);
+    const int64_t begin = gm_now_ms();
+    while (r.ends == 0 && gm_now_ms() - begin < RING_PATIENCE_MS) {
+        gm_rpc_ping(rpc, call);
+        spin(100, &r.ends, 1);
+    }
+    CU_ASSERT_EQUAL(r.ends, 1);
+    CU_ASSERT_EQUAL(r.items, 1);
+    CU_ASSERT_EQUAL(r.err.status, GM_CANCELLED);
+    CU_ASSERT(strstr(r.err.text, "took nothing") != NULL);
+    do
+        a = ask("Health.Check", NULL, &gm__health_reply__descriptor);
+    while (a.running + a.waiting > 0 && gm_now_ms() - begin < RING_PATIENCE_MS);
+    CU_ASSERT_EQUAL(a.running + a.waiting, 0);
+    resume(&h, "unread", NULL, 0); /* what was computed is there */
+    spin(RING_PATIENCE_MS, &h.ends, 1);
+    CU_ASSERT_STRING_EQUAL(h.reason, "cancelled");
+    CU_ASSERT(h.n >= GM_STREAM_CREDIT && h.n < 350 && h.wrong == 0);
+}
+
 int main(void)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -469,6 +525,7 @@ int main(void)
         !CU_add_test(suite, "a client that comes late", test_late) ||
         !CU_add_test(suite, "shards of other numerics", test_numerics) ||
         !CU_add_test(suite, "killed and started again", test_restart) ||
+        !CU_add_test(suite, "a client that takes nothing", test_unread) ||
         !CU_add_test(suite, "as many turns as there may be", test_many))
         return orch_stop(), 2;
     CU_basic_run_tests();

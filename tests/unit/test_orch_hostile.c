@@ -1,5 +1,6 @@
 // uses: tests/unit/orch_ring.c orchestrator/edge.c orchestrator/record.c orchestrator/recover.c
 // uses: orchestrator/replay.c orchestrator/ring.c orchestrator/roster.c orchestrator/serve.c
+// uses: orchestrator/poison.c
 // uses: orchestrator/session.c orchestrator/session_calls.c orchestrator/turn.c
 /* test_orch_hostile.c - the orchestrator with a ring and clients that do what they should not.
  *
