@@ -1,7 +1,7 @@
-"""test_hostile_redis.py - foreign values under every key of ours, and a Redis that refuses.
+"""test_hostile_redis.py - foreign values under our keys, and a Redis that refuses.
 
-Owns:      what clients hear of each: an answer, or a status and a sentence; that no process ends and
-           other conversations go on; that an orchestrator starts whatever stands in Redis.
+Owns:      what clients hear of each: an answer, or a status and a sentence; that no process ends
+           and other conversations go on; that an orchestrator starts whatever stands in Redis.
 Does not:  kill Redis (test_kill.py) or fill its disk (test_hostile_disk.py).
 """
 import os
@@ -18,7 +18,7 @@ LONG = ("--seed", "3", "--temperature", "0", "--max-tokens", "60", "--ignore-eos
 PATIENCE_S = 60
 
 
-# ---- Redis, in a few lines ----------------------------------------------------------------------
+# ---- Redis, in a few lines ---------------------------------------------------------------------
 
 class Refused(Exception):
     """Redis answered with an error."""
@@ -111,7 +111,7 @@ def _ids(*ids):
     return struct.pack("<%di" % len(ids), *ids)
 
 
-# ---- conversations --------------------------------------------------------------------------------
+# ---- conversations -----------------------------------------------------------------------------
 
 FOREIGN = {  # values of the right type, by the end of the key
     ":tokens": [b"odd", _ids(2, -5), _ids(2, 2**31 - 1), _ids(2, 300000), b"\0" * (100 << 20)],
@@ -126,10 +126,12 @@ def test_a_conversation(web, redis, which):
     """Each command that reads it says what is wrong; `rm` always works; the others go on."""
     other = "other" + which.strip(":")
     assert web.run("Hi", "--session", other, *SHORT)["ids"] == web.known
-    for i, value in enumerate([KINDS[1], KINDS[2] if which != "" else KINDS[0]] + FOREIGN[which]):
+    for i, value in enumerate(["list", "string" if which == "" else "hash"] + FOREIGN[which]):
         name = "s%d%s" % (i, which.strip(":"))
         web.run("Hi", "--session", name, *SHORT)
-        key = "gm:lease:{local}:" + name if which == "lease" else "gm:sess:{local}:" + name + which
+        key = "gm:lease:{local}:" + name
+        if which != "lease":
+            key = "gm:sess:{local}:" + name + which
         redis.put(key, value)
         _sentence(web.cli("session", "show", name))
         _sentence(web.cli("session", "undo", name))
@@ -158,10 +160,10 @@ def test_turns_that_lie(web, redis):
     _sound(web)
 
 
-# ---- what the orchestrator reads when it starts ---------------------------------------------------
+# ---- what the orchestrator reads when it starts ------------------------------------------------
 
 def test_an_orchestrator_that_starts(web, redis):
-    """gm:running names turns whose records are anything; then it is no set at all. One turn that
+    """gm:running names turns whose records are anything; then it is no set at all. A turn that
     runs in earnest goes on through all of it."""
     want = web.long
     for kind in KINDS + [b"", b"\xff" * 100, b"\x0a\x05hello", b"\0" * (1 << 20)]:
@@ -184,10 +186,11 @@ def test_an_orchestrator_that_starts(web, redis):
     _sound(web)
 
 
-# ---- what the gateway reads -------------------------------------------------------------------------
+# ---- what the gateway reads --------------------------------------------------------------------
 
 def _chat(web, **headers):
-    body = {"model": web.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "seed": 1}
+    body = {"model": web.model, "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 4, "seed": 1}
     return web.post("/v1/chat/completions", body, headers)
 
 
@@ -225,6 +228,10 @@ def test_api_keys(web, redis):
         keys = [k for k in redis("KEYS", "gm:key:*")]
         bearer = {"Authorization": "Bearer " + good}
         assert _chat(web, **bearer).status == 200
+        end = time.monotonic() + PATIENCE_S  # the gateway looks for a first key every five seconds
+        while _chat(web).status != 401:
+            assert time.monotonic() < end, "a key was made and nobody is asked for one"
+            time.sleep(0.2)
         for kind in KINDS:
             redis.put("gm:key:" + "0" * 16, kind)
             _sentence(web.cli("key", "list"))
@@ -243,9 +250,12 @@ def test_api_keys(web, redis):
         kept = redis("DUMP", keys[0])
         for kind in KINDS:
             redis.put(keys[0], kind)
+            assert "damaged" in web.cli("key", "list").stderr
             assert _problem(_chat(web, **bearer)) in (200, 401, 403, 503)  # 200: still remembered
         redis("DEL", keys[0])
         redis("RESTORE", keys[0], 0, kept)
+        redis.put(keys[0], "list")
+        assert _sentence(web.cli("key", "revoke", "good"))
     finally:
         for key in redis("KEYS", "gm:key*"):
             redis("DEL", key)
@@ -256,7 +266,7 @@ def test_api_keys(web, redis):
     _sound(web)
 
 
-# ---- a Redis that refuses ---------------------------------------------------------------------------
+# ---- a Redis that refuses ----------------------------------------------------------------------
 
 REFUSALS = {
     "out of memory": ([("CONFIG", "SET", "maxmemory", "1")], [("CONFIG", "SET", "maxmemory", "0")]),
@@ -264,7 +274,8 @@ REFUSALS = {
     "a password": ([("CONFIG", "SET", "requirepass", "secret"),
                     ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")],
                    [("CONFIG", "SET", "requirepass", "")]),
-    "no scripts": ([("ACL", "SETUSER", "default", "-eval")], [("ACL", "SETUSER", "default", "+eval")]),
+    "no scripts": ([("ACL", "SETUSER", "default", "-eval")],
+                   [("ACL", "SETUSER", "default", "+eval")]),
 }
 
 
