@@ -49,7 +49,11 @@ static const char REVOKE[] =
     "  id = redis.call('HGET', KEYS[2], ARGV[1])\n"
     "end\n"
     "if not id then return {'none'} end\n"
-    "local at = redis.call('HGET', 'gm:key:' .. id, 'revoked')\n"
+    "local at = redis.pcall('HGET', 'gm:key:' .. id, 'revoked')\n"
+    "if type(at) == 'table' then\n" /* no hash: no record of ours */
+    "  redis.call('DEL', 'gm:key:' .. id)\n"
+    "  at = false\n"
+    "end\n"
     "if at == ARGV[2] then return {'ok', id} end\n"
     "if at and at ~= '0' then return {'before', id} end\n"
     "local names = redis.call('HGETALL', KEYS[2])\n"
@@ -65,12 +69,16 @@ static const char POLL[] =
     "return {tonumber(redis.call('GET', KEYS[1]) or '0'), redis.call('SCARD', KEYS[2])}\n";
 
 /* KEYS: all. ARGV: the fields. */
-static const char LIST[] =
-    "local out = {}\n"
-    "for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do\n"
-    "  out[#out + 1] = {id, redis.call('HMGET', 'gm:key:' .. id, unpack(ARGV))}\n"
-    "end\n"
-    "return out\n";
+static const char LIST[] = "local out = {}\n"
+                           "for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do\n"
+                           "  local fields = redis.pcall('HMGET', 'gm:key:' .. id, unpack(ARGV))\n"
+                           "  if fields.err then\n" /* as if there were no record */
+                           "    fields = {}\n"
+                           "    for i = 1, #ARGV do fields[i] = false end\n"
+                           "  end\n"
+                           "  out[#out + 1] = {id, fields}\n"
+                           "end\n"
+                           "return out\n";
 
 /* ---- commands ----------------------------------------------------------------------------------
  */

@@ -91,7 +91,7 @@ static void op_end(struct op *op, const redisReply *reply, enum gm_status status
     void *ctx = op->ctx;
     if (status != GM_OK) {
         gm_fail(&err, status, "%s", text);
-        err.retry_ms = AWAY_RETRY_MS;
+        err.retry_ms = status == GM_UNAVAILABLE || status == GM_ABORTED ? AWAY_RETRY_MS : 0;
     }
     op_free(op);
     if (fn)
@@ -221,7 +221,7 @@ static void op_refused(struct op *op, const char *text)
     static const char lost[] = "the lease is lost";
     char why[GM_ERR_TEXT_MAX];
     enum gm_status status = GM_PRECONDITION;
-    gm_log(GM_LOG_ERROR, "Redis refused a command: %.300s", text);
+    gm_log(GM_LOG_WARN, "Redis refused a command: %.300s", text);
     if (strncmp(text, lost, sizeof lost - 1) == 0) {
         status = GM_ABORTED;
         snprintf(why, sizeof why, "another turn has taken over this session; try again");

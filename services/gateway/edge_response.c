@@ -4,6 +4,7 @@
  * it (without instructions, which are not inherited). Does not:  run the turn (edge_turn.c).
  */
 #include <hiredis/hiredis.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -214,6 +215,16 @@ void gm_response_done(struct gm_job *j)
 /* ---- stored ones ------------------------------------------------------------------------------
  */
 
+/* Whether what is stored is the response of this id. */
+static bool is_response(const struct redisReply *r, const char *id)
+{
+    json_t *stored = json_loadb(r->str, r->len, 0, NULL);
+    const char *name = json_string_value(json_object_get(stored, "id"));
+    const bool ours = name && strcmp(name, id) == 0;
+    json_decref(stored);
+    return ours;
+}
+
 static void on_got(struct gm_job *j, const struct redisReply *r, const struct gm_err *err)
 {
     struct gm_buf json = GM_BUF(RECORD_BYTES_MAX);
@@ -222,9 +233,11 @@ static void on_got(struct gm_job *j, const struct redisReply *r, const struct gm
         gm_job_fail_err(j, err);
     else if (r->type != REDIS_REPLY_STRING)
         not_found(j, "response_id", j->path.id);
+    else if (!is_response(r, j->path.id))
+        gm_fail(&why, GM_DATA_LOSS, "the stored response is damaged; delete it");
     else if (gm_buf_append(&json, r->str, r->len, &why) == GM_OK)
         gm_job_json(j, 200, &json);
-    else
+    if (why.status != GM_OK)
         gm_job_fail_err(j, &why);
 }
 

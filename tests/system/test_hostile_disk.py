@@ -1,5 +1,5 @@
-"""test_hostile_disk.py - disks that are full, folders that are read-only, files that are cut, written
-to or replaced while the pipeline has them mapped.
+"""test_hostile_disk.py - disks that are full, folders that are read-only, files that are cut,
+written to or replaced while the pipeline has them mapped.
 
 Owns:      what clients hear of each: the same bytes, or a status and a sentence; that no process
            ends; that the next good request is served once the disk is in order.
@@ -23,7 +23,7 @@ SMALL = 32 << 20    # bytes of a small disk
 PATIENCE_S = 60     # for a shard to open its files again
 
 
-# ---- a pipeline whose files we may damage -------------------------------------------------------
+# ---- a pipeline whose files we may damage ------------------------------------------------------
 
 class Damaged(Pipeline):
     """A pipeline with a model file and packs of its own."""
@@ -180,7 +180,7 @@ def test_model_replaced_in_mid_answer(line):
     _sound(line)
 
 
-# ---- small disks ---------------------------------------------------------------------------------
+# ---- small disks -------------------------------------------------------------------------------
 
 class Disk:
     """A tmpfs of some bytes."""
@@ -322,7 +322,8 @@ def test_logs_that_take_nothing(disk, pipeline_on):
 
 
 @pytest.mark.parametrize("words", [["run", *SHORT, "Hi"], ["run", "--json", *SHORT, "Hi"],
-                                   ["run", "--stream", *SHORT, "Hi"], ["status"], ["session", "list"],
+                                   ["run", "--stream", *SHORT, "Hi"], ["status"],
+                                   ["session", "list"],
                                    ["--help"], ["run", "--help"]],
                          ids=" ".join)
 def test_output_that_takes_nothing(line, words):

@@ -1,7 +1,7 @@
-"""test_hostile_redis.py - foreign values under every key of ours, and a Redis that refuses.
+"""test_hostile_redis.py - foreign values under our keys, and a Redis that refuses.
 
-Owns:      what clients hear of each: an answer, or a status and a sentence; that no process ends and
-           other conversations go on; that an orchestrator starts whatever stands in Redis.
+Owns:      what clients hear of each: an answer, or a status and a sentence; that no process ends
+           and other conversations go on; that an orchestrator starts whatever stands in Redis.
 Does not:  kill Redis (test_kill.py) or fill its disk (test_hostile_disk.py).
 """
 import os
@@ -14,10 +14,11 @@ import pytest
 from conftest import alive
 
 SHORT = ("--seed", "1", "--max-tokens", "6")
+LONG = ("--seed", "3", "--temperature", "0", "--max-tokens", "60", "--ignore-eos")
 PATIENCE_S = 60
 
 
-# ---- Redis, in a few lines ----------------------------------------------------------------------
+# ---- Redis, in a few lines ---------------------------------------------------------------------
 
 class Refused(Exception):
     """Redis answered with an error."""
@@ -75,7 +76,9 @@ KINDS = ["string", "list", "hash", "stream"]
 def redis(web):
     link = Redis(web.home)
     web.known = web.run("Hi", *SHORT)["ids"]
+    web.long = web.run("Tell me of rivers.", *LONG)["text"].encode()
     web.living = web.pids()
+    web.model = web.get("/v1/models").json()["data"][0]["id"]
     yield link
     link.close()
 
@@ -91,10 +94,11 @@ def _sentence(done):
 
 
 def _problem(answer):
-    """HTTP: a success, or an error object with a sentence; none of our own faults (500)."""
-    assert answer.status != 500, answer.body
+    """HTTP: a success, or an error object with a sentence; 500 only for data that is damaged."""
     if answer.status >= 400:
-        assert len(answer.json()["error"]["message"].split()) >= 3
+        message = answer.json()["error"]["message"]
+        assert len(message.split()) >= 3
+        assert answer.status != 500 or "damaged" in message, message
     return answer.status
 
 
@@ -107,7 +111,7 @@ def _ids(*ids):
     return struct.pack("<%di" % len(ids), *ids)
 
 
-# ---- conversations --------------------------------------------------------------------------------
+# ---- conversations -----------------------------------------------------------------------------
 
 FOREIGN = {  # values of the right type, by the end of the key
     ":tokens": [b"odd", _ids(2, -5), _ids(2, 2**31 - 1), _ids(2, 300000), b"\0" * (100 << 20)],
@@ -122,10 +126,12 @@ def test_a_conversation(web, redis, which):
     """Each command that reads it says what is wrong; `rm` always works; the others go on."""
     other = "other" + which.strip(":")
     assert web.run("Hi", "--session", other, *SHORT)["ids"] == web.known
-    for i, value in enumerate(KINDS + FOREIGN[which]):
+    for i, value in enumerate(["list", "string" if which == "" else "hash"] + FOREIGN[which]):
         name = "s%d%s" % (i, which.strip(":"))
         web.run("Hi", "--session", name, *SHORT)
-        key = "gm:lease:{local}:" + name if which == "lease" else "gm:sess:{local}:" + name + which
+        key = "gm:lease:{local}:" + name
+        if which != "lease":
+            key = "gm:sess:{local}:" + name + which
         redis.put(key, value)
         _sentence(web.cli("session", "show", name))
         _sentence(web.cli("session", "undo", name))
@@ -144,9 +150,8 @@ def test_a_conversation(web, redis, which):
 
 
 def test_turns_that_lie(web, redis):
-    """TurnInfo whose offsets point anywhere: start, prompt_end, answer_end are fields 4 to 6 or so;
-    bytes of all kinds are tried."""
-    for i, info in enumerate([b"", b"\xff" * 40, b"\x08", bytes(range(256)), b"\x0a\xff\xff\xff\x7f"]):
+    """Turns of the transcript that are no protobuf, or not whole."""
+    for i, info in enumerate([b"", b"\xff" * 40, b"\x0a\xff\xff\xff\x7f"]):
         name = "lie%d" % i
         web.run("Hi", "--session", name, *SHORT)
         redis("RPUSH", "gm:sess:{local}:%s:turns" % name, info)
@@ -155,19 +160,18 @@ def test_turns_that_lie(web, redis):
     _sound(web)
 
 
-# ---- what the orchestrator reads when it starts ---------------------------------------------------
+# ---- what the orchestrator reads when it starts ------------------------------------------------
 
 def test_an_orchestrator_that_starts(web, redis):
-    """gm:running names turns whose records are anything; then it is no set at all. One turn that
+    """gm:running names turns whose records are anything; then it is no set at all. A turn that
     runs in earnest goes on through all of it."""
-    long = ("--seed", "3", "--temperature", "0", "--max-tokens", "60", "--ignore-eos")
-    want = web.run("Tell me of rivers.", *long)["text"].encode()
+    want = web.long
     for kind in KINDS + [b"", b"\xff" * 100, b"\x0a\x05hello", b"\0" * (1 << 20)]:
         name = "junk%d" % (KINDS + [kind]).index(kind)
         redis("SADD", "gm:running", "local/" + name + str(len(kind)), "nonsense", "/", "a/", "\xff")
         redis.put("gm:turn:{local}:" + name + str(len(kind)), kind)
         redis.put("gm:turn:{local}:" + name + str(len(kind)) + ":out", kind)
-    child = web.popen("run", "--stream", *long, "--", "Tell me of rivers.", bufsize=0)
+    child = web.popen("run", "--stream", *LONG, "--", "Tell me of rivers.", bufsize=0)
     first = child.stdout.read(1)
     web.kill("orchestrator")
     rest, err = child.communicate(timeout=PATIENCE_S)
@@ -182,23 +186,29 @@ def test_an_orchestrator_that_starts(web, redis):
     _sound(web)
 
 
-# ---- what the gateway reads -------------------------------------------------------------------------
+# ---- what the gateway reads --------------------------------------------------------------------
 
 def _chat(web, **headers):
-    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "seed": 1}
+    body = {"model": web.model, "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 4, "seed": 1}
     return web.post("/v1/chat/completions", body, headers)
 
 
-@pytest.mark.parametrize("value", KINDS + [b"", b"{", b"[1,2,3]", b"\xff\xfe", b"-1:-1",
-                                           b"9" * 5000, b"null"], ids=str)
+@pytest.mark.parametrize("value", KINDS[1:] + [b"", b"{", b"[1,2,3]", b"\xff\xfe", b"-1:-1",
+                                               b"9" * 5000, b"null"],
+                         ids=lambda value: ascii(value)[:12])
 def test_responses_and_idempotency(web, redis, value):
-    made = web.post("/v1/responses", {"model": "x", "input": "Hi", "max_output_tokens": 4})
+    made = web.post("/v1/responses", {"model": web.model, "input": "Hi", "max_output_tokens": 4})
     assert made.status == 200, made.body
     name = made.json()["id"]
     for key in redis("KEYS", "gm:resp:*"):
-        redis.put(key, value)
-    _problem(web.get("/v1/responses/" + name))
-    _problem(web.post("/v1/responses", {"model": "x", "input": "More", "max_output_tokens": 4,
+        if isinstance(value, bytes):
+            for field in redis("HKEYS", key):
+                redis("HSET", key, field, value)
+        else:
+            redis.put(key, value)
+    assert _problem(web.get("/v1/responses/" + name)) >= 400
+    _problem(web.post("/v1/responses", {"model": web.model, "input": "More", "max_output_tokens": 4,
                                         "previous_response_id": name}))
     _problem(web.ask("DELETE", "/v1/responses/" + name))
     token = "t%d" % abs(hash(value))
@@ -218,6 +228,10 @@ def test_api_keys(web, redis):
         keys = [k for k in redis("KEYS", "gm:key:*")]
         bearer = {"Authorization": "Bearer " + good}
         assert _chat(web, **bearer).status == 200
+        end = time.monotonic() + PATIENCE_S  # the gateway looks for a first key every five seconds
+        while _chat(web).status != 401:
+            assert time.monotonic() < end, "a key was made and nobody is asked for one"
+            time.sleep(0.2)
         for kind in KINDS:
             redis.put("gm:key:" + "0" * 16, kind)
             _sentence(web.cli("key", "list"))
@@ -236,9 +250,12 @@ def test_api_keys(web, redis):
         kept = redis("DUMP", keys[0])
         for kind in KINDS:
             redis.put(keys[0], kind)
+            assert "damaged" in web.cli("key", "list").stderr
             assert _problem(_chat(web, **bearer)) in (200, 401, 403, 503)  # 200: still remembered
         redis("DEL", keys[0])
         redis("RESTORE", keys[0], 0, kept)
+        redis.put(keys[0], "list")
+        assert _sentence(web.cli("key", "revoke", "good"))
     finally:
         for key in redis("KEYS", "gm:key*"):
             redis("DEL", key)
@@ -249,7 +266,7 @@ def test_api_keys(web, redis):
     _sound(web)
 
 
-# ---- a Redis that refuses ---------------------------------------------------------------------------
+# ---- a Redis that refuses ----------------------------------------------------------------------
 
 REFUSALS = {
     "out of memory": ([("CONFIG", "SET", "maxmemory", "1")], [("CONFIG", "SET", "maxmemory", "0")]),
@@ -257,7 +274,8 @@ REFUSALS = {
     "a password": ([("CONFIG", "SET", "requirepass", "secret"),
                     ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")],
                    [("CONFIG", "SET", "requirepass", "")]),
-    "no scripts": ([("ACL", "SETUSER", "default", "-eval")], [("ACL", "SETUSER", "default", "+eval")]),
+    "no scripts": ([("ACL", "SETUSER", "default", "-eval")],
+                   [("ACL", "SETUSER", "default", "+eval")]),
 }
 
 
@@ -266,10 +284,9 @@ def test_refusals(web, redis, how):
     """A turn that runs ends with all its bytes; new ones get UNAVAILABLE and a sentence; when Redis
     takes commands again all is as before and nothing that was answered is lost."""
     begin, end = REFUSALS[how]
-    long = ("--seed", "3", "--temperature", "0", "--max-tokens", "60", "--ignore-eos")
-    want = web.run("Tell me of rivers.", *long)["text"].encode()
+    want = web.long
     name = "refused-" + how.replace(" ", "-")
-    child = web.popen("run", "--stream", "--session", name, *long, "--", "Tell me of rivers.",
+    child = web.popen("run", "--stream", "--session", name, *LONG, "--", "Tell me of rivers.",
                       bufsize=0)
     first = child.stdout.read(1)
     try:
@@ -298,9 +315,8 @@ def test_refusals(web, redis, how):
 
 @pytest.mark.parametrize("how", ["FLUSHALL", "CLIENT KILL"])
 def test_in_mid_turn(web, redis, how):
-    long = ("--seed", "3", "--temperature", "0", "--max-tokens", "60", "--ignore-eos")
-    want = web.run("Tell me of rivers.", *long)["text"].encode()
-    child = web.popen("run", "--stream", "--session", "mid", *long, "--", "Tell me of rivers.",
+    want = web.long
+    child = web.popen("run", "--stream", "--session", "mid", *LONG, "--", "Tell me of rivers.",
                       bufsize=0)
     first = child.stdout.read(1)
     redis(*(("FLUSHALL",) if how == "FLUSHALL"
