@@ -15,6 +15,7 @@ TIMEOUT_S = 300
 SESSION_NAMES = 24      # bounded, since what a session holds is kept by design
 SESSION_TURNS = 6       # then it is forgotten and begun anew
 HISTORY_TURNS = 4       # of a conversation that the client sends whole
+FILL_WORDS = 350        # of a prompt that is shorter than any window of attention
 CLI_EVERY_S = 1.0       # a command's start costs more CPU time than its turn
 BUSY_S = 0.2            # after a refusal
 WORDS = ("river stone light morning engine garden letter winter copper music table forest "
@@ -40,6 +41,14 @@ class Load:
 
     def _thread(self, kind, seed):
         return threading.Thread(target=self._client, args=(kind, random.Random(seed)), daemon=True)
+
+    def fill(self, tokens):
+        """Prompts of so many tokens in all, one after the other. Their rows stay in the KV cache
+        until they are pushed out, so that each page of a pool of fewer tokens is written once."""
+        rng = random.Random(0)
+        for _ in range(tokens // FILL_WORDS + 1):
+            self._chat([self._user(rng, FILL_WORDS)], max_tokens=1)
+        return self
 
     def start(self):
         for thread in self._threads:
@@ -133,7 +142,7 @@ class Load:
             messages.append({"role": "assistant", "content": text or "-"})
 
     def _score(self, rng):
-        self._ask("POST", "/v1/score", {"text": self._user(rng, rng.choice((20, 60, 200)))["content"]})
+        self._ask("POST", "/v1/score", {"text": self._user(rng, rng.randint(5, 200))["content"]})
 
     def _leave(self, rng):
         """A stream whose reader hangs up, at once or after some of it."""
