@@ -83,7 +83,7 @@ def test_rows_of_a_wrong_position(peer, ticket, way, pos):
 
 @pytest.mark.parametrize("way", ["socket", "lane"])
 def test_rows_beyond_the_context(peer, ticket, way):
-    """No position of any turn: nothing of them is kept, and the turn goes on as if none had come."""
+    """No position of any turn: nothing is kept of them, and the turn goes on."""
     for pos in (8189, 8191, (1 << 31) - 1, 1 << 31, U32):
         send_rows(peer, way, hidden([span(ticket, pos)]), floats(0.5, 4))
     assert peer.health("shard-1").state == "ready"
