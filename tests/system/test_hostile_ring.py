@@ -73,12 +73,22 @@ def test_rows_whose_sizes_disagree(peer, ticket, way):
 
 
 @pytest.mark.parametrize("way", ["socket", "lane"])
-@pytest.mark.parametrize("pos", [1, 5, 511, 8191, (1 << 31) - 1, 1 << 31, U32])
+@pytest.mark.parametrize("pos", [1, 5, 511])
 def test_rows_of_a_wrong_position(peer, ticket, way, pos):
     """They are told of by a FAULT to who opened the ticket."""
     send_rows(peer, way, hidden([span(ticket, pos)]), floats(0.5, 4))
     fault = peer.heard(envelope.FAULT, ticket)
     assert fault.status == DATA_LOSS and fault.text
+
+
+@pytest.mark.parametrize("way", ["socket", "lane"])
+def test_rows_beyond_the_context(peer, ticket, way):
+    """No position of any turn: nothing is kept of them, and the turn goes on."""
+    for pos in (8189, 8191, (1 << 31) - 1, 1 << 31, U32):
+        send_rows(peer, way, hidden([span(ticket, pos)]), floats(0.5, 4))
+    assert peer.health("shard-1").state == "ready"
+    peer.start(ticket)
+    assert peer.heard(envelope.EMITTED, ticket).tokens
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
