@@ -93,10 +93,12 @@ static void take_hello(struct gm_orch *o, struct gm_member *m, const Gm__Hello *
     ask_vocab(o);
 }
 
-/* The supervisor's word about a process that keeps dying: there is none to ask. The process itself
- * takes it back with its next HELLO. */
+/* The supervisor's word about a process that keeps dying: there is none to ask, so it is believed
+ * only of one that has missed a HELLO itself. The process takes it back with its next one. */
 static void failed_word(struct gm_orch *o, struct gm_member *m, const Gm__Hello *h)
 {
+    if (gm_now_ms() - m->heard_ms < 2 * GM_HELLO_MS)
+        return; /* it is said again each second */
     if (m->ready)
         member_restarted(o, h);
     m->ready = false;

@@ -209,6 +209,9 @@ static void test_failed(void)
     spin(&h.n, 2);
     ring.mute = true;
     orch_shard_dies();
+    orch_shard_failed("of one that was heard just now nothing is believed");
+    for (const int64_t until = gm_now_ms() + 2 * GM_HELLO_MS; gm_now_ms() <= until;)
+        orch_turn(1);
     orch_shard_failed("shard-0: signal 11");
     wait_failed();
     start(&late, PROMPT);
