@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
-# fuzzing, hostile clients.
+# valgrind, fuzzing, hostile clients.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
 # Does not:  touch build/bin (it keeps pointing at the build that `make` made).
@@ -36,11 +36,18 @@ sanitizer() {
         bash tools/run-units.sh "build/$1"
 }
 
+# loaders: the release's unit tests under valgrind
+loaders() {
+    make -s "-j$(nproc)" build/release/.units && bash tools/valgrind.sh
+}
+
 step lint make -s lint
 step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
+step "thread sanitizer" sanitizer tsan
+step "valgrind on the loaders" loaders
 step "fuzzing" bash tools/fuzz.sh 20
 step "hostile clients" bash tools/check-hostile.sh
 
