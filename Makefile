@@ -66,7 +66,7 @@ $(B)/kernels/cpu/avx2_%.o:       CFLAGS += $(SET_avx2)
 $(B)/kernels/cpu/avx512_%.o:     CFLAGS += $(SET_avx512)
 $(B)/kernels/cpu/avx512bf16_%.o: CFLAGS += $(SET_avx512bf16)
 
-.PHONY: help all run test unit check lint fuzz fuzz-seeds bench model clean setup golden-long system gen python chaos
+.PHONY: help all run test unit check lint fuzz fuzz-seeds bench model clean setup golden-long system sanitize soak gen python chaos
 .SECONDARY:
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n",$$1,$$2}' Makefile
@@ -100,6 +100,14 @@ test: all model ## set-up, build, unit tests, and the running system on the real
 
 system: all model ## the running system's tests alone (ARGS="-k name")
 	@bash tools/run-system.sh $(ARGS)
+
+SANITIZERS := asan ubsan tsan
+sanitize: model ## all tests on the sanitizers' builds, hours (MODE=asan|ubsan|tsan for one; ARGS)
+	@bash tools/sanitize.sh $(if $(filter $(SANITIZERS),$(MODE)),$(MODE),$(SANITIZERS)) -- $(ARGS)
+
+SOAK_S = $(if $(filter command environment,$(firstword $(origin SECONDS))),$(SECONDS),1800)
+soak: all model ## full load, SECONDS=n (1800), after a warm-up: does memory stand still?
+	@/usr/bin/python3 tools/soak.py --seconds $(SOAK_S) $(ARGS)
 
 golden-long: all model ## the two long golden cases on the reference kernels (about half an hour)
 	@bash tools/golden-long.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check.sh - what must hold before a change is shared: lint, format, shell scripts, sanitizers,
-# fuzzing, hostile clients, kill drills.
+# valgrind, fuzzing, hostile clients, kill drills.
 #
 # Owns:      the order of the checks; every check runs, and the exit status is 1 if any failed.
 # Does not:  touch build/bin (it keeps pointing at the build that `make` made).
@@ -36,12 +36,19 @@ sanitizer() {
         bash tools/run-units.sh "build/$1"
 }
 
+# loaders: the release's unit tests under valgrind
+loaders() {
+    make -s "-j$(nproc)" build/release/.units && bash tools/valgrind.sh
+}
+
 step lint make -s lint
 step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
+step "thread sanitizer" sanitizer tsan
 step "the same bits in all builds" bash tools/check-bits.sh
+step "valgrind on the loaders" loaders
 step "fuzzing" env FUZZ_JOBS=2 bash tools/fuzz.sh all 30
 step "hostile clients" bash tools/check-hostile.sh
 step "kill drills" make -s chaos SECONDS=60 SEED=1
