@@ -105,8 +105,8 @@ static void check_parsed(const struct all *a, const struct gm_args *args)
     if (a->up.layers != NULL)
         check_layers(a->up.layers);
     err = GM_ERR_NONE;
-    const bool seeded = gm_conf_from(&program, args, "seed") == GM_FROM_ARGV;
-    const enum gm_status rc = gm_sample_fill(&a->sample, seeded, &sampling, stops, &err);
+    const struct gm_sample_given given = gm_sample_given(&program, args);
+    const enum gm_status rc = gm_sample_fill(&a->sample, &given, &sampling, stops, &err);
     must_be_told(rc, &err);
     if (rc == GM_OK)
         must(sampling.max_tokens >= 1 && sampling.temperature >= 0.0f &&
