@@ -115,7 +115,7 @@ static enum gm_status open_line(struct gm_stream *s, const char *turn, uint32_t 
     gm_stream_on_event(s, on_line, l);
     Gm__Token token = GM__TOKEN__INIT, *tokens[] = { &token };
     if (fk.early) {
-        token.pos = UINT32_MAX;
+        token.pos = PROMPT + 3;
         event.n_tokens = 1;
         event.tokens = tokens;
         (void)gm_stream_item(s, &event.base);
