@@ -1,6 +1,6 @@
 // uses: tests/fuzz/seam_file.c services/cli/state.c services/cli/home.c services/cli/options.c
-// uses: services/cli/cut.c services/cli/sample.c
-// libs: -Wl,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read -ljansson
+// uses: services/cli/cut.c services/cli/sample.c services/cli/net.c
+// libs: -Wl,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read -ljansson -lsodium
 /* fuzz_options.c - libFuzzer target: any bytes as a command line, and as the state file of a
  * pipeline.
  *
