@@ -21,16 +21,17 @@ enum {
     GM_CALL_MS = 15000,          /* calls to shards, sampler and tokenizer */
     GM_RING_WAIT_MS = 60000,     /* how long a turn waits for the ring to be whole */
     GM_RETRY_HINT_MS = 500,
-    GM_PAGES_RETRY_MS = 100,    /* between two looks for pages; the oldest turn looks first */
-    GM_PAGES_WAIT_MS = 30000,   /* how long a turn without a token waits for pages */
-    GM_LEASE_MS = 60000,        /* a session's lease in Redis, unless renewed */
-    GM_RECORD_KEEP_MS = 600000, /* how long a finished turn can be asked for again */
-    GM_VOCAB_IDS = 32,          /* end, close and banned ids */
-    GM_ID_MAX = 64,             /* bytes of a tenant, session or turn id */
-    GM_SESSIONS_LISTED = 10000, /* most sessions of one list */
-    GM_EVENT_TOKENS_MAX = 64,   /* tokens of one event */
-    GM_JOURNAL_MS = 50,         /* between two writes of a journal: tokens that it lacks after a
-                                   crash are computed again, the same ones */
+    GM_PAGES_RETRY_MS = 100,      /* between two looks for pages; the oldest turn looks first */
+    GM_PAGES_WAIT_MS = 30000,     /* how long a turn without a token waits for pages */
+    GM_LEASE_MS = 60000,          /* a session's lease in Redis, unless renewed */
+    GM_RECORD_KEEP_MS = 600000,   /* how long a finished turn can be asked for again */
+    GM_VOCAB_IDS = 32,            /* end, close and banned ids */
+    GM_ID_MAX = 64,               /* bytes of a tenant, session or turn id */
+    GM_SESSIONS_LISTED = 10000,   /* most sessions of one list */
+    GM_EVENT_TOKENS_MAX = 64,     /* tokens of one event */
+    GM_SESSION_IDS_MAX = 1 << 20, /* ids of a stored session: the longest context there is */
+    GM_JOURNAL_MS = 50,           /* between two writes of a journal: tokens that it lacks after a
+                                     crash are computed again, the same ones */
 };
 
 /* A process of the ring as HELLO told it. */

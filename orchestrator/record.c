@@ -48,7 +48,11 @@ void gm_sess_record(struct gm_turn *t, gm_store_reply *done, void *ctx)
 {
     static const char RECORD[] = "redis.call('SET', KEYS[1], ARGV[1])\n"
                                  "redis.call('DEL', KEYS[2])\n"
-                                 "redis.call('SADD', KEYS[3], ARGV[2])\nreturn 1\n";
+                                 "local added = redis.pcall('SADD', KEYS[3], ARGV[2])\n"
+                                 "if type(added) == 'table' then\n" /* no set: not ours */
+                                 "  redis.call('DEL', KEYS[3])\n"
+                                 "  redis.call('SADD', KEYS[3], ARGV[2])\n"
+                                 "end\nreturn 1\n";
     const struct gm_name rec = gm_name_of("turn", t->sess.tenant, t->id, "");
     const struct gm_name out = gm_name_of("turn", t->sess.tenant, t->id, ":out");
     struct gm_command c = { .n = 0 };

@@ -11,18 +11,20 @@
 
 enum { RETRY_MS = 300 };
 
-/* One call reads all running turns: pairs of record and journal. */
+/* One call reads all running turns: pairs of record and journal. What is no text under the name of
+ * one is skipped, so that it keeps no other turn from going on. */
 static const char RUNNING[] = "local out = {}\n"
-                              "for _, key in ipairs(redis.call('SMEMBERS', 'gm:running')) do\n"
+                              "local keys = redis.pcall('SMEMBERS', 'gm:running')\n"
+                              "if keys.err then return out end\n"
+                              "for _, key in ipairs(keys) do\n"
                               "  local tenant, turn = string.match(key, '^([^/]+)/(.+)$')\n"
-                              "  if tenant then\n"
-                              "    local name = 'gm:turn:{' .. tenant .. '}:' .. turn\n"
-                              "    local record = redis.call('GET', name)\n"
-                              "    if record then\n"
-                              "      table.insert(out, record)\n"
-                              "      table.insert(out, redis.call('GET', name .. ':out') or '')\n"
-                              "    else redis.call('SREM', 'gm:running', key) end\n"
-                              "  end\n"
+                              "  local name = tenant and 'gm:turn:{' .. tenant .. '}:' .. turn\n"
+                              "  local record = name and redis.pcall('GET', name)\n"
+                              "  if type(record) == 'string' then\n"
+                              "    local journal = redis.pcall('GET', name .. ':out')\n"
+                              "    table.insert(out, record)\n"
+                              "    table.insert(out, type(journal) == 'string' and journal or '')\n"
+                              "  else redis.call('SREM', 'gm:running', key) end\n"
                               "end\n"
                               "return out\n";
 
@@ -45,10 +47,37 @@ static bool tokens_of(struct gm_turn *t, const char *bytes, size_t n)
     return true;
 }
 
+static bool ids_known(const struct gm_orch *o, const void *bytes, size_t n)
+{
+    int32_t id;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(&id, (const char *)bytes + 4 * i, 4);
+        if (id < 0 || (o->roster.vocab > 0 && (uint32_t)id >= o->roster.vocab))
+            return false;
+    }
+    return true;
+}
+
+/* Whether a record and its journal can be of a turn that this pipeline began. */
+static bool sound(const struct gm_orch *o, const Gm__TurnRecord *r, const redisReply *journal)
+{
+    const Gm__Sampling *s = r->sampling;
+    const size_t answer = journal->len / 4;
+    return gm_id_ok(r->tenant) && gm_id_ok(r->session) && gm_id_ok(r->request->turn) &&
+           r->n_prompt > 0 && r->n_prompt <= o->context && r->start <= r->n_prompt &&
+           s->has_max_tokens && s->max_tokens > 0 && answer <= (size_t)s->max_tokens &&
+           (size_t)s->max_tokens <= o->context && journal->len % 4 == 0 &&
+           ids_known(o, r->prompt, r->n_prompt) && ids_known(o, journal->str, answer);
+}
+
 /* Takes the parts of the record that the turn owns from now on. */
 static void revive(struct gm_orch *o, Gm__TurnRecord *r, const redisReply *journal)
 {
     struct gm_err err = GM_ERR_NONE;
+    char key[2 * GM_ID_MAX + 3];
+    snprintf(key, sizeof key, "%s/%s", r->tenant, r->request->turn);
+    if (gm_strmap_get(&o->turns, key))
+        return; /* begun since this orchestrator came up */
     struct gm_turn *t = gm_turn_new(o, r->tenant, r->request->turn, &err);
     if (!t) {
         gm_log_err(GM_LOG_WARN, "a running turn was not taken up", &err);
@@ -86,8 +115,10 @@ static void on_running(void *ctx, const struct redisReply *reply, const struct g
     struct gm_orch *o = ctx;
     o->recovering = false;
     if (!reply || reply->type != REDIS_REPLY_ARRAY) {
-        if (err->status == GM_DATA_LOSS)
+        if (reply || (err->status != GM_UNAVAILABLE && err->status != GM_EXHAUSTED)) {
+            gm_log_err(GM_LOG_ERROR, "the running turns cannot be read; none is taken up", err);
             o->recovered = true;
+        }
         return;
     }
     o->recovered = true;
@@ -95,11 +126,12 @@ static void on_running(void *ctx, const struct redisReply *reply, const struct g
         const redisReply *rec = reply->element[i];
         Gm__TurnRecord *r =
             gm__turn_record__unpack(NULL, (size_t)rec->len, (const uint8_t *)rec->str);
+        if (!r || (!r->finish && !sound(o, r, reply->element[i + 1])))
+            gm_log(GM_LOG_WARN, "a record among the running turns is damaged: it is left alone");
+        else if (!r->finish)
+            revive(o, r, reply->element[i + 1]);
         if (!r)
             continue;
-        if (!r->finish && r->n_prompt > 0 && gm_id_ok(r->tenant) && gm_id_ok(r->session) &&
-            gm_id_ok(r->request->turn))
-            revive(o, r, reply->element[i + 1]);
         if (!r->request) /* moved into the turn: the required fields are not ours any more */
             r->request = calloc(1, sizeof *r->request), gm__start_request__init(r->request);
         if (!r->sampling)

@@ -30,11 +30,13 @@ void gm_sess_free(struct gm_sess *s)
  * ------------------------------------------------------------------------------------- */
 
 /* KEYS: lease, hash, tokens, turns, record, journal. ARGV: instance, lease ms, want lease, want the
- * record. One call reads all of it, so no other turn can come between. */
+ * record. One call reads all of it, so no other turn can come between. A lease always ends by
+ * itself: what stands there without an end, or is no text, is nobody's. */
 static const char LOAD[] =
     "local record = ARGV[4] == '1' and redis.call('GET', KEYS[5])\n"
     "if record then return {record, redis.call('GET', KEYS[6]) or ''} end\n"
-    "local held = redis.call('GET', KEYS[1])\n"
+    "local held = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GET', KEYS[1])\n"
+    "if held and redis.call('PTTL', KEYS[1]) < 0 then held = false end\n"
     "local busy = 0\n"
     "if ARGV[3] == '1' then\n"
     "  if held and held ~= ARGV[1] then return {1} end\n"
@@ -44,17 +46,29 @@ static const char LOAD[] =
     "  redis.call('GET', KEYS[3]) or '', redis.call('LRANGE', KEYS[4], 0, -1)}\n";
 
 struct load {
+    struct gm_orch *orch;
+    bool leased; /* the lease was asked for */
     struct gm_sess sess;
     gm_sess_done *done;
     void *ctx;
 };
+
+/* Ids that stood there before, of another vocabulary or none: they would be computed on. */
+static bool ids_known(const struct gm_sess *s, uint32_t vocab)
+{
+    for (size_t i = 0; i < s->n_ids; i++)
+        if (s->ids[i] < 0 || (vocab > 0 && (uint32_t)s->ids[i] >= vocab))
+            return false;
+    return true;
+}
 
 static uint64_t number_of(const redisReply *r)
 {
     return r && r->str ? strtoull(r->str, NULL, 10) : 0;
 }
 
-static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, struct gm_err *err)
+static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, uint32_t vocab,
+                                    struct gm_err *err)
 {
     if (r->type != REDIS_REPLY_ARRAY || r->elements < 1)
         return gm_fail(err, GM_DATA_LOSS, "Redis answered something strange for a session");
@@ -66,7 +80,8 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
     if (r->elements == 2)
         return gm_sess_take_record(s, r->element[0], r->element[1], err);
     if (r->elements != 5 || r->element[2]->elements != 3 ||
-        r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0)
+        r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0 ||
+        r->element[3]->len > (size_t)GM_SESSION_IDS_MAX * 4)
         return gm_fail(err, GM_DATA_LOSS, "the stored session is damaged; remove it");
     const redisReply *meta = r->element[2], *list = r->element[4];
     s->busy = r->element[1]->integer != 0;
@@ -80,6 +95,9 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
     if (!s->ids || !s->turns)
         return gm_fail(err, GM_EXHAUSTED, "no memory for a session");
     memcpy(s->ids, r->element[3]->str, s->n_ids * 4);
+    if (!ids_known(s, vocab))
+        return gm_fail(err, GM_DATA_LOSS,
+                       "the stored session has tokens that this model does not know; remove it");
     for (size_t i = 0; i < list->elements; i++) {
         const redisReply *e = list->element[i];
         Gm__TurnInfo *info = gm__turn_info__unpack(NULL, (size_t)e->len, (const uint8_t *)e->str);
@@ -87,7 +105,8 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, stru
             s->turns[s->n_turns++] = info;
         if (!info || info->start > info->prompt_end || info->prompt_end > info->answer_end ||
             info->answer_end > s->n_ids)
-            return gm_fail(err, GM_DATA_LOSS, "turn %zu of the stored session is damaged", i);
+            return gm_fail(err, GM_DATA_LOSS,
+                           "turn %zu of the stored session is damaged; remove it", i);
     }
     return GM_OK;
 }
@@ -96,8 +115,9 @@ static void on_loaded(void *ctx, const struct redisReply *reply, const struct gm
 {
     struct load *l = ctx;
     struct gm_err err = *failed;
-    if (reply)
-        parse_session(&l->sess, reply, &err);
+    if (reply && parse_session(&l->sess, reply, l->orch->roster.vocab, &err) == GM_DATA_LOSS &&
+        l->leased)
+        gm_sess_unlease(l->orch, &l->sess);
     l->done(l->ctx, &l->sess, &err);
     gm_sess_free(&l->sess);
     free(l);
@@ -122,6 +142,8 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
         done(ctx, &none, &err);
         return;
     }
+    l->orch = o;
+    l->leased = lease;
     l->done = done;
     l->ctx = ctx;
     snprintf(l->sess.tenant, sizeof l->sess.tenant, "%s", tenant);
@@ -147,7 +169,7 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
  * turn, title.
  * Repeating changes nothing. A session of one turn is not stored: its record and answer are. */
 static const char SAVE[] =
-    "local held = redis.call('GET', KEYS[4])\n"
+    "local held = redis.call('TYPE', KEYS[4]).ok == 'string' and redis.call('GET', KEYS[4])\n"
     "if held and held ~= ARGV[1] then return redis.error_reply('the lease is lost') end\n"
     "if ARGV[13] == '0' then\n"
     "redis.call('SET', KEYS[2], ARGV[2])\n"
@@ -159,7 +181,7 @@ static const char SAVE[] =
     "for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[8]) end\n"
     "end\n"
     "redis.call('DEL', KEYS[4])\n"
-    "redis.call('SREM', KEYS[7], ARGV[9])\n"
+    "redis.pcall('SREM', KEYS[7], ARGV[9])\n"
     "redis.call('SET', KEYS[5], ARGV[10], 'PX', ARGV[11])\n"
     "redis.call('SET', KEYS[6], ARGV[12], 'PX', ARGV[11])\n"
     "return 1\n";
@@ -323,20 +345,26 @@ void gm_sess_list(struct gm_orch *o, const char *tenant, gm_store_reply *done, v
 {
     static const char LIST[] =
         "local out, cursor, most = {}, '0', tonumber(ARGV[2]) * 7\n"
+        "local function size(how, key)\n"
+        "  local n = redis.pcall(how, key)\n"
+        "  return type(n) == 'number' and n or 0\n"
+        "end\n"
         "repeat\n"
         "  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)\n"
         "  cursor = page[1]\n"
         "  for _, key in ipairs(page[2]) do\n"
         "    local id = string.sub(key, #ARGV[1] + 1)\n"
-        "    if not string.find(id, ':', 1, true) and #out < most then\n"
+        "    local ours = not string.find(id, ':', 1, true) and redis.call('TYPE', key).ok == "
+        "'hash'\n"
+        "    if ours and #out < most then\n"
         "      local meta = redis.call('HMGET', key, 'created', 'touched', 'raw', 'title')\n"
         "      table.insert(out, id)\n"
         "      table.insert(out, meta[1] or '0')\n"
         "      table.insert(out, meta[2] or '0')\n"
-        "      table.insert(out, redis.call('STRLEN', key .. ':tokens'))\n"
+        "      table.insert(out, size('STRLEN', key .. ':tokens'))\n"
         "      table.insert(out, meta[3] or '0')\n"
         "      table.insert(out, meta[4] or '')\n"
-        "      table.insert(out, redis.call('LLEN', key .. ':turns'))\n"
+        "      table.insert(out, size('LLEN', key .. ':turns'))\n"
         "    end\n"
         "  end\n"
         "until cursor == '0'\n"

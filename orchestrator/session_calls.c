@@ -121,6 +121,8 @@ static void on_loaded(void *ctx, struct gm_sess *sess, const struct gm_err *why)
         gm_fail(&err, GM_ABORTED, "session %s is busy with a turn; try again", sess->id);
         err.retry_ms = GM_RETRY_HINT_MS;
     }
+    if (err.status == GM_DATA_LOSS && a->what == REMOVE) /* what cannot be read can be removed */
+        err = GM_ERR_NONE;
     if (err.status == GM_OK && a->what == UNDO && sess->n_turns == 0)
         gm_fail(&err, GM_PRECONDITION, "session %s has no turn to take back", sess->id);
     if (err.status != GM_OK) {

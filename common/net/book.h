@@ -5,8 +5,8 @@
  *
  * A line of a book is "ROLE-INDEX ENDPOINT PUBLICKEY":
  *
- *     orchestrator-0  tcp://orchestrator.example:5600  rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7
- *     client-0        -                                JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6
+ *     orchestrator-0  tcp://orchestrator.example:5600  )C@/bJ!f]eujuO6cA4Gt<RnG#Ni:Z1Q}}4JYqr$x
+ *     client-0        -                                bQ+Od9q7B2C#xfp}OT{i>%fE>iE(H1uAa$v)TrF{
  *
  * "-" or nothing as the endpoint: it connects only. Empty lines and lines that begin with # are
  * passed over. A name, an endpoint and a key stand in one line at most. The file is read once, at

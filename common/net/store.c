@@ -8,6 +8,7 @@
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,14 +183,57 @@ static struct op *op_find(const struct gm_store *s, uint64_t id)
     return NULL;
 }
 
-/* Errors that pass: Redis did not run the command and will run it later. */
+/* Errors that pass, or that whoever runs Redis has to mend: it did not run the command and will run
+ * it later. */
 static bool passes(const char *text)
 {
-    static const char *const codes[] = { "LOADING ", "BUSY ", "MISCONF " };
+    static const char *const codes[] = {
+        "LOADING ",    "BUSY ",        "MISCONF ",    "OOM ",           "READONLY ",
+        "MASTERDOWN ", "CLUSTERDOWN ", "NOREPLICAS ", "NOAUTH ",        "NOPERM ",
+        "WRONGPASS ",  "TRYAGAIN ",    "UNBLOCKED ",  "ERR max number",
+    };
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (strncmp(text, codes[i], strlen(codes[i])) == 0)
             return true;
     return false;
+}
+
+/* A write that was refused for now. Those sent behind it must not overtake it: all are sent again,
+ * in order, after a while. */
+static void wait_and_repeat(struct gm_store *s, const char *text)
+{
+    gm_log(GM_LOG_WARN, "Redis takes no writes now (%.200s): %zu wait", text, s->n_kept);
+    drop(s);
+    s->retry_ms = gm_now_ms() + AWAY_RETRY_MS;
+}
+
+static void op_unready(struct op *op, const char *text)
+{
+    char why[GM_ERR_TEXT_MAX];
+    snprintf(why, sizeof why, "Redis is not ready (%.*s); try again in a moment",
+             (int)strcspn(text, " "), text);
+    op_end(op, NULL, GM_UNAVAILABLE, why);
+}
+
+/* What Redis' refusal is to whoever asked. */
+static void op_refused(struct op *op, const char *text)
+{
+    static const char lost[] = "the lease is lost";
+    char why[GM_ERR_TEXT_MAX];
+    enum gm_status status = GM_PRECONDITION;
+    gm_log(GM_LOG_ERROR, "Redis refused a command: %.300s", text);
+    if (strncmp(text, lost, sizeof lost - 1) == 0) {
+        status = GM_ABORTED;
+        snprintf(why, sizeof why, "another turn has taken over this session; try again");
+    } else if (strstr(text, "WRONGTYPE")) {
+        status = GM_DATA_LOSS;
+        snprintf(why, sizeof why,
+                 "Redis holds a value of another kind under a key that this needs; remove what is "
+                 "damaged, or give the pipeline a Redis of its own");
+    } else {
+        snprintf(why, sizeof why, "Redis refused a command (%.200s); see its configuration", text);
+    }
+    op_end(op, NULL, status, why);
 }
 
 static void on_reply(redisAsyncContext *ac, void *r, void *ctx)
@@ -210,12 +254,11 @@ static void on_reply(redisAsyncContext *ac, void *r, void *ctx)
         op_end(op, reply, GM_OK, "");
     } else if (passes(reply->str)) {
         if (op->keep)
-            drop(s); /* those sent behind it must not overtake it: all are sent again, in order */
+            wait_and_repeat(s, reply->str);
         else
-            op_end(op, NULL, GM_UNAVAILABLE, "Redis is not ready; try again in a moment");
+            op_unready(op, reply->str);
     } else {
-        gm_log(GM_LOG_ERROR, "Redis refused a command: %s", reply->str);
-        op_end(op, NULL, GM_DATA_LOSS, reply->str);
+        op_refused(op, reply->str);
     }
 }
 

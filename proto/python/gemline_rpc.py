@@ -34,7 +34,7 @@ BODY_BYTES_MAX = 8 << 20         # of one message
 META_MAX, META_BYTES_MAX = 32, 8 << 10
 GRACE_S = 0.2                    # the server's own sentence on a deadline may take so long
 PING_S, LOST_S = 1.0, 15.0       # silence after which a sign of life is asked for; and it is lost
-LINGER_MS, QUEUE_MAX = 500, 8192
+LINGER_MS, QUEUE_MAX, HEARTBEAT_MS = 500, 8192, 5000
 
 (OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS,
  PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED,
@@ -192,12 +192,33 @@ class Link:
                 call.heard(env, frames[1])
 
 
+def over_tcp(book, key_file):
+    """Client's address and dress for a pipeline over TCP: its address book, and the file of this
+    program's secret key (`gemline netkey`), whose public half the book lists."""
+    with open(book, encoding="ascii") as lines:
+        rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    with open(key_file, "rb") as file:
+        secret = file.read().strip()
+    known = {row[0]: (row[1], row[-1].encode()) for row in rows if row[1].startswith("tcp:")}
+
+    def find(name):
+        if name not in known:
+            raise RpcError(NOT_FOUND, "the address book has no endpoint of %s" % name)
+        return known[name]
+
+    def dress(socket, name):
+        socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
+        socket.curve_serverkey = find(name)[1]
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    return {"address": lambda name: find(name)[0], "dress": dress}
+
+
 class Client:
     """Connections to the processes of one home, by the sockets of its run directory.
 
     run_dir:   the folder of the sockets
     address:   instead, a function from "shard-0" to an endpoint
-    dress:     called with each new socket and its name before it connects (CURVE keys)
+    dress:     called with each new socket and its name before it connects; Client(**over_tcp(..))
     services:  the generated module that declares the services (service_pb2)
     """
 
@@ -264,12 +285,13 @@ class Client:
 
     def _link(self, name):
         if name not in self.links:
+            endpoint = self.address(name)
             socket = self.context.socket(zmq.DEALER)
             socket.setsockopt(zmq.LINGER, LINGER_MS)
             socket.set_hwm(QUEUE_MAX)
             socket.setsockopt(zmq.ROUTING_ID, b"python-" + os.urandom(8).hex().encode())
             self.dress(socket, name)
-            socket.connect(self.address(name))
+            socket.connect(endpoint)
             self.poller.register(socket, zmq.POLLIN)
             self.links[name] = Link(self, name, socket)
         return self.links[name]

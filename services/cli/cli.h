@@ -197,6 +197,9 @@ struct gm_home_net {
 /* The files of one process of the home. */
 enum gm_status gm_home_net(const struct gm_home *home, const char *role, uint32_t index,
                            struct gm_home_net *net, struct gm_err *err);
+/* The public half of a key file, which is made where there is none. */
+enum gm_status gm_cli_public_key(const char *path, char text[GM_CURVE_TEXT + 1],
+                                 struct gm_err *err);
 /* Makes the keys that are missing, chooses free ports and writes the book for st->procs. */
 enum gm_status gm_home_net_make(const struct gm_home *home, const struct gm_state *st,
                                 struct gm_err *err);

@@ -1,7 +1,6 @@
 /* net.c - a pipeline over TCP on this machine: its keys, its ports, its address book.
  *
- * Owns:      HOME/keys (kept), the address book beside the sockets (as long as the pipeline), and
- *            `gemline netkey`.
+ * Owns:      HOME/keys (kept), the address book beside the sockets (as long as the pipeline).
  * Does not:  know the book's form beyond writing a line (common/net/book.h).
  */
 #include <arpa/inet.h>
@@ -106,7 +105,7 @@ static void give_ports(struct ports *p)
  */
 
 /* The public half of a key file, which is made where there is none. */
-static enum gm_status public_key(const char *path, char text[GM_CURVE_TEXT + 1], struct gm_err *err)
+enum gm_status gm_cli_public_key(const char *path, char text[GM_CURVE_TEXT + 1], struct gm_err *err)
 {
     uint8_t secret[GM_CURVE_BYTES], shared[GM_CURVE_BYTES];
     enum gm_status rc = gm_path_exists(path) ? GM_EXISTS : gm_curve_make(path, text, err);
@@ -126,7 +125,7 @@ static enum gm_status put_row(struct gm_buf *book, const struct gm_home *home, c
     uint32_t port = 0;
     enum gm_status rc = key_path(home, role, index, path, err);
     if (rc == GM_OK)
-        rc = public_key(path, key, err);
+        rc = gm_cli_public_key(path, key, err);
     if (rc == GM_OK && ports)
         rc = take_port(ports, &port, err);
     if (rc == GM_OK && ports)
@@ -164,40 +163,4 @@ enum gm_status gm_home_net_make(const struct gm_home *home, const struct gm_stat
     give_ports(&ports);
     gm_buf_free(&book);
     return rc;
-}
-
-/* ---- gemline netkey ---------------------------------------------------------------------------
- */
-
-static const struct gm_program program = {
-    .name = "gemline netkey",
-    .usage = "FILE",
-    .about = "Makes a key pair for a process that speaks TCP: writes the secret key to FILE (mode\n"
-             "0600) and prints the public key, which goes into the address book. Of a FILE that\n"
-             "is there already it prints the public key.\n"
-             "\n"
-             "A line of the book: ROLE-INDEX ENDPOINT PUBLICKEY, as\n"
-             "  shard-0 tcp://shard-0.example:5600 PUBLICKEY\n"
-             "  client-0 - PUBLICKEY\n"
-             "Each process reads it once, at start (--net FILE --key FILE); after a change,\n"
-             "restart the processes.",
-    .positionals_max = 1,
-};
-
-int gm_cmd_netkey(int argc, char **argv)
-{
-    struct gm_args args;
-    struct gm_err err = GM_ERR_NONE;
-    char nothing = 0, text[GM_CURVE_TEXT + 2] = "";
-    const int code = gm_cli_parse(&program, argc, argv, &nothing, &args);
-    if (code >= 0)
-        return code;
-    if (args.n != 1) {
-        gm_fail(&err, GM_INVALID, "name the file of the secret key, as gemline netkey shard-0.key");
-        return gm_cli_wrong(&err);
-    }
-    if (public_key(args.positionals[0], text, &err) != GM_OK)
-        return gm_cli_fail(&err);
-    text[GM_CURVE_TEXT] = '\n';
-    return gm_cli_write(text, GM_CURVE_TEXT + 1, &err) == GM_OK ? GM_CLI_OK : gm_cli_fail(&err);
 }

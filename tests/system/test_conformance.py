@@ -144,7 +144,7 @@ def test_every_process_describes_itself(home_client, name):
 
 def test_a_turn(home_client, web):
     import service_pb2
-    sampling = service_pb2.Sampling(temperature=0, max_tokens=300, ignore_eos=True)
+    sampling = service_pb2.Sampling(temperature=0, max_tokens=160, ignore_eos=True)
     call = home_client.open("orchestrator-0", "Orchestrator.StartTurn", turn="from-python",
                             raw=True, messages=b"Once upon a time", sampling=sampling,
                             timeout_s=100)
@@ -152,7 +152,7 @@ def test_a_turn(home_client, web):
     for event in call:
         ids += [token.id for token in event.tokens]
         finished = event.finished if event.HasField("finished") else finished
-    want = json.loads(web.cli("run", "--raw", "--temperature", "0", "--max-tokens", "300",
+    want = json.loads(web.cli("run", "--raw", "--temperature", "0", "--max-tokens", "160",
                               "--ignore-eos", "--json", "--", "Once upon a time",
                               check=True).stdout)
     assert ids == want["ids"] and finished.reason == "length"
@@ -178,3 +178,24 @@ def test_watch(rpc, up_web):
             next(still)
         assert ended.value.status == rpc.DEADLINE_EXCEEDED
     reading.close()
+
+
+def test_over_tcp(rpc, up):
+    """The same over TCP with the key of a client; a process that the key may not command refuses."""
+    import service_pb2
+    line = up("--tcp")
+    with rpc.Client(**rpc.over_tcp(os.path.join(line.home, "net.book"),
+                                   os.path.join(line.home, "keys", "client-0.key"))) as client:
+        assert client.call("orchestrator-0", "Orchestrator.Info", timeout_s=20).ready
+        ids = []
+        for event in client.open("orchestrator-0", "Orchestrator.StartTurn", turn="over-tcp",
+                                 raw=True, messages=b"Once upon a time", timeout_s=60,
+                                 sampling=service_pb2.Sampling(max_tokens=8, ignore_eos=True)):
+            ids += [token.id for token in event.tokens]
+        assert len(ids) == 8
+        with pytest.raises(rpc.RpcError) as denied:
+            client.call("shard-0", "Shard.Forget", session="local/x", timeout_s=20)
+        assert denied.value.status == rpc.PERMISSION_DENIED
+        with pytest.raises(rpc.RpcError) as unknown:
+            client.call("shard-9", "Health.Check", timeout_s=20)
+        assert unknown.value.status == rpc.NOT_FOUND

@@ -291,7 +291,9 @@ def test_a_disk_that_fills_up(disk, pipeline_on):
     assert line.pids() == before, "a process ended on a full disk"
     line.kill("sampler")
     end = time.monotonic() + PATIENCE_S
-    while len(processes_of(line.home)) < len(before) + 1 and time.monotonic() < end:
+    while not any("gm-sampler" in command and pid not in before
+                  for pid, command in processes_of(line.home).items()):
+        assert time.monotonic() < end, "the sampler was not started again"
         time.sleep(0.1)
     small.free()
     line.wait_ready()

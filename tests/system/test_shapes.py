@@ -24,10 +24,9 @@ def small(tmp_path):
     """small(SHAPE, DIALECT): the path of a whole GGUF file."""
     def join(shape, dialect):
         path = tmp_path / ("%s.%s.gguf" % (shape, dialect))
-        parts = [os.path.join(FOLDER, "%s.%s" % (shape, end)) for end in (dialect + ".head", "data")]
         data = b""
-        for part in parts:
-            with open(part, "rb") as file:
+        for end in (dialect + ".head", "data"):
+            with open(os.path.join(FOLDER, "%s.%s" % (shape, end)), "rb") as file:
                 data += file.read()
         path.write_bytes(data)
         return str(path)
@@ -91,8 +90,8 @@ def test_what_ends_an_answer(up_web, small, shape):
     start, end, _newline = NUMBERS[shape]
     for token, reason in ((EOS, "stop"), (end, "stop"), (start, "length")):
         answer = web.post("/v1/chat/completions", {
-            "model": shape + ".llama", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5,
-            "temperature": 0, "logit_bias": {str(token): 100}})
+            "model": shape + ".llama", "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 5, "temperature": 0, "logit_bias": {str(token): 100}})
         assert answer.status == 200, answer.body
         assert answer.json()["choices"][0]["finish_reason"] == reason, (token, answer.body)
 

@@ -14,12 +14,13 @@ import time
 import pytest
 import zmq
 
-from test_kill import stream, undisturbed
+from test_kill import stream
 
 CALL, HIDDEN_ROWS, CHOSEN, HELLO = 1, 17, 19, 25
 OK, DENIED = 0, 7
-SILENCE_MS = 1500
+SILENCE_MS = 800
 PATIENCE_S = 60
+SHORT = ("--max-tokens", "80")
 
 
 # ---- the home -----------------------------------------------------------------------------------
@@ -194,9 +195,10 @@ def test_what_lies_open(up):
 @pytest.mark.timeout_s(170)
 def test_streams_go_on(up):
     line = up("--tcp", "--shards", 2)
-    want = undisturbed(line)
+    want, err = stream(line, *SHORT).communicate(timeout=100)
+    assert want, err
     for role in ("shard:1", "orchestrator", "sampler"):
-        child = stream(line)
+        child = stream(line, *SHORT)
         head = child.stdout.read(60)  # unbuffered: communicate() gets the rest
         line.kill(role)
         rest, err = child.communicate(timeout=100)

@@ -36,6 +36,7 @@ static struct part {
 static struct ticket {
     uint64_t id; /* 0: free */
     uint32_t prompt, n, max;
+    uint32_t credit; /* it may emit so many more */
     bool runs;
 } tickets[TICKETS];
 
@@ -103,7 +104,19 @@ static enum gm_status run_open(void *self, struct gm_stream *s, const ProtobufCM
     *t = (struct ticket){ .id = in->ticket,
                           .prompt = in->prompt_len,
                           .n = (uint32_t)in->n_so_far,
-                          .max = (uint32_t)in->sampling->max_tokens };
+                          .max = (uint32_t)in->sampling->max_tokens,
+                          .credit = in->has_credit ? in->credit : GM_STREAM_CREDIT };
+    return done(s);
+}
+
+static enum gm_status run_credit(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                                 struct gm_err *err)
+{
+    const Gm__CreditRequest *in = (const Gm__CreditRequest *)request;
+    struct ticket *t = ticket_of(in->ticket);
+    (void)self, (void)err;
+    if (t)
+        t->credit += in->credit;
     return done(s);
 }
 
@@ -145,7 +158,7 @@ static const struct gm_method methods[] = {
     { "Tokenizer.Vocab", &gm__empty__descriptor, run_vocab },
     { "Tokenizer.EncodeTurn", &gm__turn_request__descriptor, run_encode },
     { "Sampler.Open", &gm__open_request__descriptor, run_open },
-    { "Sampler.Credit", &gm__credit_request__descriptor, run_nothing },
+    { "Sampler.Credit", &gm__credit_request__descriptor, run_credit },
     { "Sampler.Close", &gm__release_request__descriptor, run_nothing },
     { "Shard.Reserve", &gm__reserve_request__descriptor, run_reserve },
     { "Shard.Release", &gm__release_request__descriptor, run_release },
@@ -165,7 +178,7 @@ static void say_hello(void)
         Gm__Hello h = GM__HELLO__INIT;
         h.role = (char *)p->role;
         h.boot = gm_bus_boot(p->bus);
-        h.numerics = (char *)"none";
+        h.numerics = (char *)(uintptr_t)(ring.numerics ? ring.numerics : "none");
         h.has_end = h.has_ready = h.has_vocab = 1;
         h.ready = 1;
         h.end = 1;
@@ -180,7 +193,8 @@ static void emit(struct ticket *t)
     Gm__Token tokens[BURST], *rows[BURST];
     Gm__Emitted e = GM__EMITTED__INIT;
     const uint32_t most = ring.hold && ring.hold < t->max ? ring.hold : t->max;
-    while (t->n < most && e.n_tokens < BURST) {
+    while (t->n < most && t->credit > 0 && e.n_tokens < BURST) {
+        t->credit--;
         Gm__Token *token = &tokens[e.n_tokens];
         gm__token__init(token);
         token->pos = t->prompt + t->n++;
@@ -191,6 +205,7 @@ static void emit(struct ticket *t)
     e.tokens = rows;
     if (t->n == t->max)
         e.finish = (char *)"length";
+    ring.emitted += (int)e.n_tokens;
     if (e.n_tokens > 0)
         gm_bus_post(parts[1].bus, parts[1].home, GM__KIND__EMITTED, &e.base, NULL, 0, NULL);
 }
@@ -331,7 +346,12 @@ bool orch_up(void)
     int ready = -1;
     orch = fork();
     if (orch == 0) {
-        const struct gm_orch_options opt = { dir, sock, "fake", 0, 1, RING_CONTEXT, 3600000 };
+        const struct gm_orch_options opt = { .run_dir = dir,
+                                             .redis = sock,
+                                             .model = "fake",
+                                             .shards = 1,
+                                             .context = RING_CONTEXT,
+                                             .session_ttl_ms = 3600000 };
         _exit(gm_orch_serve(&opt, &err) != GM_OK);
     }
     for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; gm_now_ms() < end; orch_turn(1)) {

@@ -23,6 +23,8 @@ struct ring {
     uint32_t hold;                /* no more tokens of an answer than this; 0: all */
     bool full;                    /* no pages */
     bool empty;                   /* an encoded turn has no ids */
+    int emitted;                  /* tokens, of all answers */
+    const char *numerics;         /* what the shard computes as; NULL: "none" */
     int32_t prompt[RING_CONTEXT]; /* of the last Reserve */
     size_t n_prompt;
     uint64_t ticket; /* of the last Reserve */

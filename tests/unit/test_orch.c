@@ -332,6 +332,61 @@ static void test_running(void)
     check_whole(&other, 26, "length");
 }
 
+/* The ring alone goes on: clients send nothing. */
+static void spin_ring(int ms, int until)
+{
+    for (const int64_t end = gm_now_ms() + ms; gm_now_ms() < end && ring.emitted < until;)
+        orch_turn(1);
+}
+
+/* In the next life the sampler emits all that it may before the client comes back: it takes all of
+ * it at once, and then the rest. */
+static void test_late(void)
+{
+    enum { TOKENS = 390, SHOWN = 15 };
+    static struct heard h;
+    Gm__StartRequest r = request_of("late-1", 5, TOKENS);
+    ring.hold = SHOWN;
+    CU_ASSERT(start(&h, &r) != NULL);
+    spin(RING_PATIENCE_MS, &h.n, SHOWN);
+    orch_signal(SIGKILL);
+    ring.hold = 0;
+    ring.emitted = 0;
+    CU_ASSERT_FATAL(orch_up());
+    spin_ring(RING_PATIENCE_MS, GM_STREAM_CREDIT);
+    CU_ASSERT(ring.emitted >= GM_STREAM_CREDIT && ring.emitted < TOKENS - SHOWN);
+    spin(RING_PATIENCE_MS, &h.ends, 1);
+    check_whole(&h, TOKENS, "length");
+}
+
+/* Shards that compute in another way may not go on with a turn. Its client hears so, though it
+ * comes when the turn has long been given up. */
+static void test_numerics(void)
+{
+    enum { SHOWN = 15, LATE_MS = 300 };
+    static struct heard h; /* a turn that goes on all the same outlives this function */
+    Gm__StartRequest r = request_of("other-1", 5, 100);
+    ring.hold = SHOWN;
+    CU_ASSERT(start(&h, &r) != NULL);
+    spin(RING_PATIENCE_MS, &h.n, SHOWN);
+    spin(LATE_MS, NULL, 0); /* the journal has some of it */
+    orch_signal(SIGKILL);
+    ring.numerics = "other";
+    ring.emitted = 0;
+    CU_ASSERT_FATAL(orch_up());
+    spin_ring(LATE_MS, 1);
+    spin(RING_PATIENCE_MS, &h.ends, 1);
+    CU_ASSERT_EQUAL(ring.emitted, 0);
+    CU_ASSERT_EQUAL(h.n, SHOWN);
+    CU_ASSERT_EQUAL(h.finished, 0);
+    CU_ASSERT_EQUAL(h.err.status, GM_ABORTED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(h.err.text, "begun as none and the shards compute as other"));
+    ring.numerics = NULL;
+    ring.hold = 0;
+    orch_down();
+    CU_ASSERT_FATAL(orch_up());
+}
+
 /* Killed in mid-answer: the next life goes on, with the request's patience. */
 static void test_restart(void)
 {
@@ -411,6 +466,8 @@ int main(void)
         !CU_add_test(suite, "a session of one turn", test_ephemeral) ||
         !CU_add_test(suite, "a turn that has ended", test_ended) ||
         !CU_add_test(suite, "a running turn, by its session", test_running) ||
+        !CU_add_test(suite, "a client that comes late", test_late) ||
+        !CU_add_test(suite, "shards of other numerics", test_numerics) ||
         !CU_add_test(suite, "killed and started again", test_restart) ||
         !CU_add_test(suite, "as many turns as there may be", test_many))
         return orch_stop(), 2;

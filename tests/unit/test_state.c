@@ -1,4 +1,4 @@
-// uses: services/cli/state.c services/cli/home.c
+// uses: services/cli/state.c services/cli/home.c services/cli/net.c
 // libs: -ljansson
 /* test_state.c - the state file of a pipeline: what is read is what was written, and no file makes
  * a process of another number.
