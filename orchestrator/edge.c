@@ -182,11 +182,13 @@ void gm_turn_encode(struct gm_turn *t)
     r.continued = t->sess.n_ids > 0;
     r.raw = t->request->has_raw && t->request->raw;
     gm_turn_state_set(t, GM_TURN_ENCODE);
+    const struct gm_call_more more = gm_turn_trace(t);
     if (!o->roster.tokenizer.peer ||
-        !gm_rpc_call(o->base.rpc,
-                     &(struct gm_call){ o->roster.tokenizer.peer, "Tokenizer.EncodeTurn", &r.base,
-                                        &gm__ids_reply__descriptor, GM_CALL_MS, 0, on_encoded, a },
-                     &err)) {
+        !gm_rpc_call_with(o->base.rpc,
+                          &(struct gm_call){ o->roster.tokenizer.peer, "Tokenizer.EncodeTurn",
+                                             &r.base, &gm__ids_reply__descriptor, GM_CALL_MS, 0,
+                                             on_encoded, a },
+                          &more, &err)) {
         free(a);
         if (err.status == GM_OK) {
             gm_fail(&err, GM_UNAVAILABLE, "the pipeline is still starting; try again in a moment");
@@ -383,6 +385,9 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
     if (in->has_patience_ms && in->patience_ms > GM_PATIENCE_MS_MAX)
         return gm_fail(err, GM_INVALID, "a turn goes on without a client for at most %d ms",
                        GM_PATIENCE_MS_MAX);
+    if (in->sampling && in->sampling->has_max_tokens && in->sampling->max_tokens < 1)
+        return gm_fail(err, GM_INVALID, "max_tokens is %d; give at least 1",
+                       in->sampling->max_tokens);
     struct gm_turn *t = find_turn(o, tenant, in->turn);
     if (t) {
         gm_turn_attach(t, stream, 0);
@@ -410,6 +415,7 @@ static enum gm_status start_turn(void *self, struct gm_stream *stream,
         gm_turn_free(t);
         return gm_fail(err, GM_EXHAUSTED, "no memory for a turn");
     }
+    snprintf(t->trace, sizeof t->trace, "%s", gm_stream_trace(stream));
     gm_turn_attach(t, stream, 0);
     gm_turn_begin(t);
     return GM_OK;
@@ -487,6 +493,7 @@ static enum gm_status score(void *self, struct gm_stream *stream, const Protobuf
         return gm_fail(err, GM_EXHAUSTED, "no memory for %zu tokens", in->n_ids);
     }
     memcpy(t->prompt, in->ids, in->n_ids * sizeof *t->prompt);
+    snprintf(t->trace, sizeof t->trace, "%s", gm_stream_trace(stream));
     gm_turn_attach(t, stream, 0);
     gm_turn_state_set(t, GM_TURN_WAIT);
     gm_ring_begin(t);

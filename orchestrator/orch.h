@@ -41,8 +41,11 @@ struct gm_member {
     uint32_t begin, end;
     char numerics[256];
     char failed[GM_ERR_TEXT_MAX];
+    struct gm_versions versions; /* of the protocol; 0, 0: not heard of */
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_peer *peer;
+    bool asked;     /* whether it was restarted: the answer is on its way */
+    uint64_t proof; /* the boot that it named over our own connection; 0: none was asked for */
 };
 
 struct gm_roster {
@@ -54,6 +57,7 @@ struct gm_roster {
     int32_t end_ids[GM_VOCAB_IDS], close_ids[GM_VOCAB_IDS], banned[GM_VOCAB_IDS];
     size_t n_end, n_close, n_banned;
     char waiting_for[64];
+    struct gm_err disagree; /* why two processes cannot talk to each other */
 };
 
 /* The states of a turn, in order. A new attempt leads from OPEN or RUN back to WAIT. */
@@ -109,10 +113,13 @@ struct gm_turn {
     size_t journalled;
     int64_t journal_ms; /* when it was written last */
     char numerics[256]; /* what the turn is computed with; "": not begun yet */
-    int encodings;      /* times that the tokenizer was asked: only the last answer counts */
-    bool cached_known;  /* `cached` is what the client is told */
-    const char *finish; /* NULL: goes on; a static text */
-    struct gm_err end;  /* a failure that ends the turn after it is saved */
+    char
+        trace[GM_TRACE_MAX]; /* span of the call that began it, of which its own calls are children;
+                                "": none */
+    int encodings;           /* times that the tokenizer was asked: only the last answer counts */
+    bool cached_known;       /* `cached` is what the client is told */
+    const char *finish;      /* NULL: goes on; a static text */
+    struct gm_err end;       /* a failure that ends the turn after it is saved */
     /* the attempt */
     uint64_t ticket; /* 0: none */
     int step;        /* OPEN: -1 sampler, else the shard asked now */
@@ -160,7 +167,10 @@ enum gm_status gm_orch_serve(const struct gm_orch_options *opt, struct gm_err *e
 
 /* ---- roster.c ----------------------------------------------------------------------------------
  */
-void gm_roster_hello(struct gm_orch *o, const Gm__Hello *hello);
+/* Takes what a process says of itself; the message is freed here. */
+void gm_roster_hello(struct gm_orch *o, Gm__Hello *hello);
+/* Remembers which versions of the protocol a process speaks; `hello` came with them. */
+void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *hello, struct gm_versions versions);
 /* NULL when the ring is whole; else what is missing, or the sentence of a process that failed. */
 const char *gm_roster_missing(struct gm_orch *o, bool *failed);
 const char *gm_roster_numerics(const struct gm_orch *o);
@@ -170,6 +180,8 @@ const char *gm_roster_numerics(const struct gm_orch *o);
 struct gm_turn *gm_turn_new(struct gm_orch *o, const char *tenant, const char *id,
                             struct gm_err *err);
 void gm_turn_free(struct gm_turn *t);
+/* What the turn's own calls say of their trace; borrowed from it until they are made. */
+struct gm_call_more gm_turn_trace(const struct gm_turn *t);
 struct gm_turn *gm_turn_of(struct gm_orch *o, uint64_t serial);
 void gm_turn_attach(struct gm_turn *t, struct gm_stream *stream, uint32_t from);
 void gm_turn_begin(struct gm_turn *t);  /* state LOAD */

@@ -28,6 +28,7 @@ uint8_t *gm_record_pack(const struct gm_turn *t, size_t *n)
     r.session = (char *)t->sess.id;
     r.tenant = (char *)t->sess.tenant;
     r.numerics = (char *)t->numerics;
+    r.traceparent = t->trace[0] ? (char *)t->trace : NULL;
     r.start = t->start;
     r.n_prompt = t->n_prompt;
     r.prompt = t->prompt;

@@ -98,6 +98,8 @@ static void revive(struct gm_orch *o, Gm__TurnRecord *r, const redisReply *journ
     r->sampling = NULL;
     t->cached = t->n_prompt > 0 ? (uint32_t)t->n_prompt - 1 : 0;
     snprintf(t->numerics, sizeof t->numerics, "%s", r->numerics);
+    if (gm_trace_ok(r->traceparent))
+        memcpy(t->trace, r->traceparent, GM_TRACE_LEN);
     /* The journal has no log-probabilities: a turn that shows them is computed again from its
      * prompt. */
     const bool again = t->sampling->has_logprobs && t->sampling->logprobs >= 0;

@@ -58,9 +58,10 @@ static void call(struct gm_turn *t, const struct gm_member *to, const char *meth
         return;
     }
     *a = (struct about){ t->orch, t->serial, t->ticket };
-    if (!gm_rpc_call(
+    const struct gm_call_more more = gm_turn_trace(t);
+    if (!gm_rpc_call_with(
             t->orch->base.rpc,
-            &(struct gm_call){ to->peer, method, body, reply, GM_CALL_MS, 0, on_opened, a },
+            &(struct gm_call){ to->peer, method, body, reply, GM_CALL_MS, 0, on_opened, a }, &more,
             &err)) {
         free(a);
         gm_ring_lost(t, &err);
@@ -274,6 +275,7 @@ void gm_ring_begin(struct gm_turn *t)
 void gm_ring_release(struct gm_turn *t, bool keep)
 {
     struct gm_orch *o = t->orch;
+    const struct gm_call_more more = gm_turn_trace(t);
     Gm__ReleaseRequest r = GM__RELEASE_REQUEST__INIT;
     if (!t->ticket)
         return;
@@ -282,15 +284,15 @@ void gm_ring_release(struct gm_turn *t, bool keep)
     r.keep = keep;
     for (int i = 0; i < o->roster.shards; i++)
         if (o->roster.shard[i].peer)
-            gm_rpc_call(o->base.rpc,
-                        &(struct gm_call){ o->roster.shard[i].peer, "Shard.Release", &r.base,
-                                           &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
-                        NULL);
+            gm_rpc_call_with(o->base.rpc,
+                             &(struct gm_call){ o->roster.shard[i].peer, "Shard.Release", &r.base,
+                                                &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                             &more, NULL);
     if (o->roster.sampler.peer && !t->score)
-        gm_rpc_call(o->base.rpc,
-                    &(struct gm_call){ o->roster.sampler.peer, "Sampler.Close", &r.base,
-                                       &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
-                    NULL);
+        gm_rpc_call_with(o->base.rpc,
+                         &(struct gm_call){ o->roster.sampler.peer, "Sampler.Close", &r.base,
+                                            &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                         &more, NULL);
     gm_idmap_take(&o->tickets, t->ticket);
     t->ticket = 0;
 }
@@ -321,16 +323,17 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
 void gm_ring_credit(struct gm_turn *t, uint32_t more)
 {
     struct gm_orch *o = t->orch;
+    const struct gm_call_more trace = gm_turn_trace(t);
     Gm__CreditRequest r = GM__CREDIT_REQUEST__INIT;
     t->granted = more > UINT32_MAX - t->granted ? UINT32_MAX : t->granted + more;
     if (!t->ticket || t->score)
         return;
     r.ticket = t->ticket;
     r.credit = more;
-    gm_rpc_call(o->base.rpc,
-                &(struct gm_call){ o->roster.sampler.peer, "Sampler.Credit", &r.base,
-                                   &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
-                NULL);
+    gm_rpc_call_with(o->base.rpc,
+                     &(struct gm_call){ o->roster.sampler.peer, "Sampler.Credit", &r.base,
+                                        &gm__empty__descriptor, GM_CALL_MS, 0, NULL, NULL },
+                     &trace, NULL);
 }
 
 /* ---- what comes from the ring -------------------------------------------------------------------
@@ -396,10 +399,12 @@ static void on_scored(struct gm_turn *t, Gm__Scored *s)
 
 static void on_fault(struct gm_turn *t, const Gm__Fault *f)
 {
+    char id[GM_TRACE_ID_MAX];
     struct gm_err err = GM_ERR_NONE;
     gm_fail(&err, f->status <= GM_UNAUTHENTICATED ? (enum gm_status)f->status : GM_UNKNOWN, "%s",
             f->text);
-    gm_log_err(GM_LOG_WARN, "fault of the ring", &err);
+    gm_warn("fault of the ring: %s status=%s turn=%s trace=%s", err.text,
+            gm_status_name(err.status), t->id, gm_trace_id(id, t->trace));
     if (err.status == GM_DEADLINE || err.status == GM_INVALID)
         gm_turn_fail(t, &err);
     else
@@ -414,8 +419,8 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
         Gm__Hello *h = gm_msg_unpack(msg, &gm__hello__descriptor, err);
         if (!h)
             return err->status;
+        gm_roster_speaks(o, h, gm_versions_of(msg->env));
         gm_roster_hello(o, h);
-        gm__hello__free_unpacked(h, NULL);
     } else if (msg->env->kind == GM__KIND__EMITTED) {
         Gm__Emitted *e = gm_msg_unpack(msg, &gm__emitted__descriptor, err);
         if (!e)

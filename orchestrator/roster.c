@@ -1,9 +1,11 @@
 /* roster.c - who is there: what HELLO said of each process, and whether the ring is whole.
  *
- * Owns:      struct gm_roster; noticing that a process was restarted (another boot).
- * Does not:  start or stop processes (the supervisor does).
+ * Owns:      struct gm_roster; noticing that a process was restarted (another boot), and the proof
+ * of it: anyone may send HELLO, but only the process itself answers on its socket. Does not:  start
+ * or stop processes (the supervisor does).
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "orchestrator/orch.h"
@@ -79,20 +81,9 @@ static void tokenizer_restarted(struct gm_orch *o)
     }
 }
 
-void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
+/* What a HELLO says is believed. */
+static void take_hello(struct gm_orch *o, struct gm_member *m, const Gm__Hello *h)
 {
-    struct gm_member *m = member_of(&o->roster, h);
-    struct gm_err err = GM_ERR_NONE;
-    if (!m)
-        return;
-    if (!m->peer) {
-        if (gm_service_endpoint(&o->base, m->endpoint, h->role, h->index, &err) == GM_OK)
-            m->peer = gm_bus_peer(o->base.bus, m->endpoint, &err);
-        if (!m->peer) {
-            gm_log_err(GM_LOG_ERROR, "no way to a process of the ring", &err);
-            return;
-        }
-    }
     const bool restarted = m->boot != 0 && m->boot != h->boot;
     m->boot = h->boot;
     m->ready = h->has_ready && h->ready;
@@ -109,9 +100,122 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
     ask_vocab(o);
 }
 
+/* A HELLO with another boot, until the process has said over our connection which one is its own.
+ */
+struct doubt {
+    struct gm_orch *orch;
+    struct gm_member *member;
+    Gm__Hello *hello; /* owned */
+};
+
+static void on_boot(void *ctx, bool done, const ProtobufCMessage *body, const struct gm_err *err)
+{
+    static struct gm_log_limit doubts = { .burst = 10, .per_ms = 10000 };
+    struct doubt *d = ctx;
+    const Gm__HealthReply *in = (const Gm__HealthReply *)body;
+    (void)done;
+    d->member->asked = false;
+    if (err->status == GM_OK) { /* else the next HELLO leads to another question */
+        d->member->proof = in->boot;
+        if (in->boot == d->hello->boot)
+            take_hello(d->orch, d->member, d->hello);
+        else if (gm_log_pass(&doubts, NULL))
+            gm_log(GM_LOG_WARN, "%.32s %u did not say that it was restarted: somebody else did",
+                   d->hello->role, d->hello->index);
+    }
+    gm__hello__free_unpacked(d->hello, NULL);
+    free(d);
+}
+
+/* Takes *h in any case. */
+static void ask_boot(struct gm_orch *o, struct gm_member *m, Gm__Hello *h)
+{
+    const Gm__Empty request = GM__EMPTY__INIT;
+    struct doubt *d = m->asked ? NULL : malloc(sizeof *d);
+    if (d) {
+        *d = (struct doubt){ o, m, h };
+        m->asked = gm_rpc_call(o->base.rpc,
+                               &(struct gm_call){ m->peer, "Health.Check", &request.base,
+                                                  &gm__health_reply__descriptor, GM_HELLO_MS, 0,
+                                                  on_boot, d },
+                               NULL) > 0;
+    }
+    if (!d || !m->asked) {
+        gm__hello__free_unpacked(h, NULL);
+        free(d);
+    }
+}
+
+void gm_roster_hello(struct gm_orch *o, Gm__Hello *h)
+{
+    struct gm_member *m = member_of(&o->roster, h);
+    struct gm_err err = GM_ERR_NONE;
+    if (m && !m->peer) {
+        if (gm_service_endpoint(&o->base, m->endpoint, h->role, h->index, &err) == GM_OK)
+            m->peer = gm_bus_peer(o->base.bus, m->endpoint, &err);
+        if (!m->peer)
+            gm_log_err(GM_LOG_ERROR, "no way to a process of the ring", &err);
+    }
+    if (m && m->peer && m->boot != 0 && m->boot != h->boot && m->proof != h->boot) {
+        ask_boot(o, m, h);
+        return;
+    }
+    if (m && m->peer)
+        take_hello(o, m, h);
+    gm__hello__free_unpacked(h, NULL);
+}
+
 const char *gm_roster_numerics(const struct gm_orch *o)
 {
     return o->roster.shard[0].numerics;
+}
+
+/* ---- versions of the protocol ------------------------------------------------------------------
+ */
+
+void gm_roster_speaks(struct gm_orch *o, const Gm__Hello *h, struct gm_versions versions)
+{
+    struct gm_member *m = member_of(&o->roster, h);
+    if (m)
+        m->versions = versions;
+}
+
+/* The n-th process of the ring and its name; NULL: there are no more. 0 is this one. */
+static const struct gm_versions *nth(const struct gm_orch *o, int n, char name[GM_SENDER_MAX],
+                                     struct gm_versions *own)
+{
+    const struct gm_roster *r = &o->roster;
+    *own = gm_bus_versions(o->base.bus);
+    snprintf(name, GM_SENDER_MAX, "%s",
+             n == 0   ? gm_bus_name(o->base.bus)
+             : n == 1 ? "tokenizer-0"
+                      : "sampler-0");
+    if (n > 2)
+        snprintf(name, GM_SENDER_MAX, "shard-%d", n - 3);
+    return n == 0              ? own
+           : n == 1            ? &r->tokenizer.versions
+           : n == 2            ? &r->sampler.versions
+           : n < r->shards + 3 ? &r->shard[n - 3].versions
+                               : NULL;
+}
+
+/* Two processes of the ring without a common version: a sentence; NULL: there are none. Shards talk
+ * to each other and to the sampler, so it is not enough that each can talk to us. */
+static const char *disagreement(struct gm_orch *o)
+{
+    struct gm_versions own_a, own_b;
+    const struct gm_versions *a, *b;
+    char name_a[GM_SENDER_MAX], name_b[GM_SENDER_MAX];
+    for (int i = 1; (a = nth(o, i, name_a, &own_a)); i++) {
+        for (int k = 0; a->max > 0 && k < i; k++) {
+            b = nth(o, k, name_b, &own_b);
+            if (b->max == 0 || gm_versions_common(*a, *b) > 0)
+                continue;
+            gm_versions_refuse(&o->roster.disagree, name_a, *a, name_b, *b);
+            return o->roster.disagree.text;
+        }
+    }
+    return NULL;
 }
 
 static const char *one_missing(struct gm_roster *r, const struct gm_member *m, const char *what,
@@ -132,7 +236,8 @@ const char *gm_roster_missing(struct gm_orch *o, bool *failed)
     struct gm_roster *r = &o->roster;
     const char *what;
     char name[32];
-    *failed = false;
+    if ((*failed = (what = disagreement(o)) != NULL))
+        return what;
     if ((what = one_missing(r, &r->tokenizer, "tokenizer", failed)) ||
         (what = one_missing(r, &r->sampler, "sampler", failed)))
         return what;

@@ -31,7 +31,8 @@ void gm_sess_free(struct gm_sess *s)
 
 /* KEYS: lease, hash, tokens, turns, record, journal. ARGV: instance, lease ms, want lease, want the
  * record. One call reads all of it, so no other turn can come between. A lease always ends by
- * itself: what stands there without an end, or is no text, is nobody's. */
+ * itself: what stands there without an end, or is no text, is nobody's. ARGV 5: most bytes of ids;
+ * more are not sent, since other conversations would wait for them. */
 static const char LOAD[] =
     "local record = ARGV[4] == '1' and redis.call('GET', KEYS[5])\n"
     "if record then return {record, redis.call('GET', KEYS[6]) or ''} end\n"
@@ -42,8 +43,10 @@ static const char LOAD[] =
     "  if held and held ~= ARGV[1] then return {1} end\n"
     "  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
     "elseif held then busy = 1 end\n"
-    "return {0, busy, redis.call('HMGET', KEYS[2], 'created', 'touched', 'raw'),\n"
-    "  redis.call('GET', KEYS[3]) or '', redis.call('LRANGE', KEYS[4], 0, -1)}\n";
+    "local ids = redis.call('STRLEN', KEYS[3]) <= tonumber(ARGV[5])\n"
+    "  and (redis.call('GET', KEYS[3]) or '') or 'too long'\n"
+    "return {0, busy, redis.call('HMGET', KEYS[2], 'created', 'touched', 'raw'), ids,\n"
+    "  redis.call('LRANGE', KEYS[4], 0, -1)}\n";
 
 struct load {
     struct gm_orch *orch;
@@ -81,7 +84,7 @@ static enum gm_status parse_session(struct gm_sess *s, const redisReply *r, uint
         return gm_sess_take_record(s, r->element[0], r->element[1], err);
     if (r->elements != 5 || r->element[2]->elements != 3 ||
         r->element[3]->type != REDIS_REPLY_STRING || r->element[3]->len % 4 != 0 ||
-        r->element[3]->len > (size_t)GM_SESSION_IDS_MAX * 4)
+        strcmp(r->element[3]->str, "too long") == 0)
         return gm_fail(err, GM_DATA_LOSS, "the stored session is damaged; remove it");
     const redisReply *meta = r->element[2], *list = r->element[4];
     s->busy = r->element[1]->integer != 0;
@@ -133,7 +136,7 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
         gm_name_of("sess", tenant, id, ":tokens"), gm_name_of("sess", tenant, id, ":turns"),
         gm_name_of("turn", tenant, named, ""),     gm_name_of("turn", tenant, named, ":out")
     };
-    char ms[GM_NUMBER_MAX];
+    char ms[GM_NUMBER_MAX], most[GM_NUMBER_MAX];
     struct gm_command c = { .n = 0 };
     if (!l) {
         struct gm_err err = GM_ERR_NONE;
@@ -158,6 +161,8 @@ void gm_sess_load(struct gm_orch *o, const struct gm_sess *of, const char *turn,
     gm_add_text(&c, ms);
     gm_add_text(&c, lease ? "1" : "0");
     gm_add_text(&c, turn ? "1" : "0");
+    snprintf(most, sizeof most, "%d", GM_SESSION_IDS_MAX * 4);
+    gm_add_text(&c, most);
     gm_store_ask(o->store, on_loaded, l, c.n, c.argv, c.lens);
 }
 

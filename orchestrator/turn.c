@@ -269,9 +269,16 @@ void gm_turn_saved(struct gm_turn *t, bool saved)
         gm_turn_free(t);
 }
 
+struct gm_call_more gm_turn_trace(const struct gm_turn *t)
+{
+    return (struct gm_call_more){ .traceparent = t->trace[0] ? t->trace : NULL };
+}
+
 void gm_turn_fail(struct gm_turn *t, const struct gm_err *why)
 {
     struct gm_stream *s = t->stream;
+    char id[GM_TRACE_ID_MAX];
+    gm_info("turn failed: %s turn=%s trace=%s", why->text, t->id, gm_trace_id(id, t->trace));
     gm_ring_release(t, !t->score);
     if (!t->score && t->n_tokens > 0 && t->state != GM_TURN_SAVE) {
         t->end = *why; /* what was shown is kept; then the sentence */

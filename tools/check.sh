@@ -41,6 +41,7 @@ step format format
 step "shell scripts" shellcheck tools/*.sh tools/*/*.sh .ci/run
 step "address sanitizer" sanitizer asan
 step "undefined behaviour sanitizer" sanitizer ubsan
+step "the same bits in all builds" bash tools/check-bits.sh
 step "fuzzing" env FUZZ_JOBS=2 bash tools/fuzz.sh all 30
 step "hostile clients" bash tools/check-hostile.sh
 

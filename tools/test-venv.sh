@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# test-venv.sh - what the tests of the HTTP gateway need: the openai client, a browser's driver.
+# test-venv.sh - what the system's tests need: the openai client, a browser's driver, and for
+# hostile peers ZeroMQ and the protobuf runtime that belongs to Debian's protoc.
 #
-# Owns:      build/venv (Debian's Python with these two packages) and the packages of group [test].
+# Owns:      build/venv (Debian's Python with these packages) and the packages of group [test].
 # Does not:  touch what the project runs on: nothing of it is needed to build or to serve.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGES=("openai==3.57.0" "playwright==1.65.2")
+PACKAGES=("openai==3.57.0" "playwright==1.65.2" "protobuf==4.21.12" "pyzmq==26.2.0")
 STAMP=build/venv/.done
 
 want="${PACKAGES[*]}"

@@ -51,6 +51,16 @@ static int32_t find_bad(const struct gm_slice *slice, int32_t rows)
     return -1;
 }
 
+/* All spans with such a row: what is not finite stays so through the layers. */
+static void mark_bad(const struct gm_slice *slice, const struct gm_batch *batch, int32_t first)
+{
+    for (int32_t i = 0; i < batch->n_spans; i++)
+        batch->bad[i] = i == first;
+    for (int32_t r = 0; r < batch->rows; r++)
+        if (slice->s.bad[r])
+            batch->bad[slice->s.span[r]] = true;
+}
+
 void gm_slice_wake(struct gm_slice *slice)
 {
     gm_pool_wake(slice->pool);
@@ -80,6 +90,8 @@ enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, i
         gm_pool_rest(slice->pool);
     if (bad_layer < 0)
         return GM_OK;
+    if (batch->bad)
+        mark_bad(slice, batch, *bad_span);
     return gm_fail(err, GM_DATA_LOSS,
                    "layer %d gave values that are not finite at position %d: check the model file",
                    bad_layer, batch->spans[*bad_span].pos);

@@ -68,6 +68,7 @@ struct gm_batch {
     int32_t rows;                /* sum of n */
     float *hidden;               /* [rows][d_model], in and out; the caller's buffer */
     volatile uint64_t *progress; /* bumped once per layer; may be NULL */
+    bool *bad; /* [n_spans], may be NULL: with GM_DATA_LOSS, the spans that are not finite */
 };
 
 /* Rows are about to come: wakes the threads, so that they need not be waited for. */
@@ -78,7 +79,8 @@ void gm_slice_wake(struct gm_slice *slice);
 enum gm_status gm_slice_embed(struct gm_slice *slice, const int32_t *ids, int32_t rows,
                               float *hidden, struct gm_err *err);
 /* All blocks of the slice, in order. GM_DATA_LOSS names the layer whose output is not finite and
- * sets *bad_span to the span concerned (other spans are fine to use). */
+ * sets *bad_span to the first span concerned and batch->bad for all of them (other spans are fine
+ * to use). After another failure *bad_span is -1 and nothing was computed. */
 enum gm_status gm_slice_blocks(struct gm_slice *slice, struct gm_batch *batch, int32_t *bad_span,
                                struct gm_err *err);
 

@@ -15,6 +15,7 @@
 
 #include "common/base/log.h"
 #include "common/base/sys.h"
+#include "common/net/accept.h"
 #include "common/net/zap.h"
 
 /* A socket with the options that every one has. */
@@ -60,6 +61,7 @@ static enum gm_status bind_inbox(struct gm_bus *bus, const char *endpoint, struc
         rc = socket_new(bus, ZMQ_ROUTER, &bus->inbox, err);
     if (rc != GM_OK)
         return rc;
+    gm_accept_guard();
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_MANDATORY, &on, sizeof on);
     zmq_setsockopt(bus->inbox.sock, ZMQ_ROUTER_HANDOVER, &on, sizeof on);
     if (bus->net && (rc = gm_bus_tcp_inbox(bus, endpoint, err)) != GM_OK)
@@ -88,9 +90,9 @@ enum gm_status gm_bus_open_net(struct gm_bus **out, const char *identity, const 
     bus->lane = GM_LANE_NONE;
     bus->net = net;
     snprintf(bus->identity, sizeof bus->identity, "%.30s", identity);
-    bus->ctx = zmq_ctx_new();
-    enum gm_status rc =
-        bus->ctx ? GM_OK : gm_fail(err, GM_EXHAUSTED, "no ZeroMQ context can be made");
+    enum gm_status rc = gm_versions_own(&bus->versions, err);
+    if (rc == GM_OK && !(bus->ctx = zmq_ctx_new()))
+        rc = gm_fail(err, GM_EXHAUSTED, "no ZeroMQ context can be made");
     if (rc == GM_OK && bind)
         rc = bind_inbox(bus, bind, err);
     if (rc != GM_OK) {
@@ -239,7 +241,7 @@ static const char *unpack_envelope(struct gm_msg *msg, const void *p, size_t len
     msg->env = gm__envelope__unpack(NULL, len, p);
     if (!msg->env)
         return "an envelope cannot be read";
-    return msg->env->version == VERSION ? NULL : "another version of the protocol is spoken";
+    return NULL;
 }
 
 /* Takes the frames apart. A sentence says what is wrong with a bad message, else NULL. */
@@ -296,29 +298,23 @@ static const char *parse_lane(struct gm_msg *msg, const uint8_t *p, size_t env_l
     return NULL;
 }
 
-/* A call that is not taken is answered. */
-static void answer_refused(struct gm_bus *bus, const struct gm_msg *msg, enum gm_status status,
-                           const char *why)
+/* Whether a message may be taken; `why`: it may not. Who may not send it learns nothing more. */
+static bool admitted(struct gm_bus *bus, struct gm_msg *msg, const char *why)
 {
-    if (!msg->env || msg->env->kind != GM__KIND__CALL || !msg->from_len)
-        return;
-    Gm__Envelope env = GM__ENVELOPE__INIT;
-    env.kind = GM__KIND__REPLY;
-    env.has_call = 1;
-    env.call = msg->env->call;
-    env.has_status = 1;
-    env.status = status;
-    env.text = (char *)why;
-    gm_bus_answer(bus, msg, &env, NULL, NULL);
-}
-
-/* A bad message that names a call is answered, others are logged. */
-static void refuse(struct gm_bus *bus, struct gm_msg *msg, const char *why)
-{
-    static struct gm_log_limit limit = { .burst = 10, .per_ms = 10000 };
-    if (gm_log_pass(&limit, NULL))
-        gm_log(GM_LOG_WARN, "message dropped: %s", why);
-    answer_refused(bus, msg, GM_INVALID, why);
+    struct gm_err err = GM_ERR_NONE;
+    if (why) {
+        gm_bus_refuse(bus, msg, GM_INVALID, why);
+        return false;
+    }
+    if (gm_bus_tcp_check(bus, msg, &err) != GM_OK) {
+        gm_bus_deny(bus, msg, err.status, err.text); /* it has been logged */
+        return false;
+    }
+    if (gm_bus_admit(bus, msg, &err) != GM_OK) {
+        gm_bus_refuse(bus, msg, err.status, err.text);
+        return false;
+    }
+    return true;
 }
 
 /* Takes one message from a ready socket. False: it holds none that is good. */
@@ -335,13 +331,8 @@ static bool take_from(struct gm_bus *bus, struct gm_peer *peer, struct gm_msg *m
             return false;
         }
         const char *why = ok ? parse(msg, !peer) : "a message has too many frames";
-        struct gm_err denied = GM_ERR_NONE;
-        if (!why && gm_bus_tcp_check(bus, msg, &denied) == GM_OK)
+        if (admitted(bus, msg, why))
             return true;
-        if (why)
-            refuse(bus, msg, why);
-        else
-            answer_refused(bus, msg, denied.status, denied.text);
         gm_msg_free(msg);
     }
     return false;
@@ -372,9 +363,8 @@ static bool take_lane(struct gm_bus *bus, struct gm_msg *msg)
                              n - sizeof h - h.env_len - h.body_len);
         if (!why && msg->env->kind < GM__KIND__TOKEN_ROWS)
             why = "a call came where only the ring's short messages go";
-        if (!why)
+        if (admitted(bus, msg, why))
             return true;
-        refuse(bus, msg, why);
         gm_msg_free(msg);
     }
     return false;
@@ -382,8 +372,9 @@ static bool take_lane(struct gm_bus *bus, struct gm_msg *msg)
 
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
 {
-    if (take_lane(bus, msg))
-        return true;
+    if (!bus->lane_last && take_lane(bus, msg))
+        return bus->lane_last = true;
+    bus->lane_last = false;
     const int n = bus->n_peers + 1;
     for (int i = 0; i < n; i++) {
         const int at = (bus->turn + i) % n;
@@ -393,7 +384,7 @@ bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg)
             return true;
         }
     }
-    return false;
+    return take_lane(bus, msg);
 }
 
 void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,
@@ -484,9 +475,7 @@ static enum gm_status put(struct gm_bus *bus, const struct parcel *p, struct gm_
     if (p->payload_len > GM_PAYLOAD_BYTES_MAX)
         return gm_fail(err, GM_EXHAUSTED, "the rows of a message are larger than %d MiB",
                        GM_PAYLOAD_BYTES_MAX >> 20);
-    env->version = VERSION;
-    env->has_boot = 1;
-    env->boot = bus->boot;
+    gm_bus_stamp(bus, env);
     const int n = p->payload_len > 0 ? 3 : 2; /* what is made is sent or closed */
     for (int i = 0; i < n; i++)
         zmq_msg_init(&f[i]);
@@ -541,9 +530,7 @@ static bool put_lane(struct gm_bus *bus, const struct gm_peer *to, Gm__Envelope 
     static uint8_t buf[GM_LANE_BYTES_MAX];
     if (!to->lane[0] || payload_len > GM_LANE_BYTES_MAX)
         return false;
-    env->version = VERSION;
-    env->has_boot = 1;
-    env->boot = bus->boot;
+    gm_bus_stamp(bus, env);
     const size_t env_len = gm__envelope__get_packed_size(env);
     const size_t body_len = body ? protobuf_c_message_get_packed_size(body) : 0;
     struct lane_head h = { (uint32_t)env_len, (uint32_t)body_len };

@@ -14,6 +14,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include "common/base/err.h"
+#include "common/net/version.h"
 #include "envelope.pb-c.h"
 
 enum {
@@ -33,9 +34,10 @@ enum {
 
 struct gm_bus;
 struct gm_net;  /* book.h */
-struct gm_peer; /* an outgoing connection; owned by the bus, lives as long as it */
+struct gm_peer; /* an outgoing connection; owned by the bus, lives as long as it (gm_bus_room) */
 
-/* identity: "shard-0" plus anything unique; bind: NULL for a client without an inbox. */
+/* identity: "shard-0" plus anything unique; bind: NULL for a client without an inbox. GM_INVALID:
+ * GM_PROTOCOL of the environment is malformed (version.h). */
 enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char *bind,
                            struct gm_err *err);
 /* The same over TCP where net (borrowed, longer-lived than the bus) is not NULL: each connection
@@ -44,12 +46,20 @@ enum gm_status gm_bus_open(struct gm_bus **out, const char *identity, const char
 enum gm_status gm_bus_open_net(struct gm_bus **out, const char *identity, const char *bind,
                                const struct gm_net *net, struct gm_err *err);
 void gm_bus_close(struct gm_bus **bus);
-uint64_t gm_bus_boot(const struct gm_bus *bus); /* random per process */
+uint64_t gm_bus_boot(const struct gm_bus *bus);               /* random per process */
+const char *gm_bus_name(const struct gm_bus *bus);            /* the identity it was opened with */
+struct gm_versions gm_bus_versions(const struct gm_bus *bus); /* of the protocol, that it speaks */
+uint64_t gm_bus_refused(const struct gm_bus *bus); /* messages dropped since it was opened */
 
 /* The connection to an endpoint, made on first use. NULL with *err when none can be made;
  * GM_INVALID: over TCP, an endpoint that the book does not list. */
 struct gm_peer *gm_bus_peer(struct gm_bus *bus, const char *endpoint, struct gm_err *err);
 const char *gm_peer_endpoint(const struct gm_peer *peer);
+
+/* Makes room for n more connections where the table is nearly full: those that `used` says no to
+ * are closed, and pointers to them are void. For a server whose callers name the endpoints. */
+typedef bool gm_bus_used(const void *ctx, const struct gm_peer *peer);
+void gm_bus_room(struct gm_bus *bus, int n, gm_bus_used *used, const void *ctx);
 
 /* One received message. Frames are borrowed until gm_msg_free. `from` answers it with
  * gm_bus_answer: for a message taken from the inbox it is the sender's routing id, for one that
@@ -63,8 +73,10 @@ struct gm_msg {
     uint8_t from[64]; /* routing id; from_len 0: came over `peer` */
     uint8_t from_len;
     struct gm_peer *peer;
-    const char *who; /* "shard-1": whose key the connection has; NULL: without a book */
-    void *frames[4]; /* private */
+    const char *who;  /* "shard-1": whose key the connection has; NULL: without a book */
+    uint32_t version; /* of the protocol, the highest that both ends speak; 0: there is none, and
+                         the message is of those that are readable at every one */
+    void *frames[4];  /* private */
     int n_frames;
     void *copy; /* private: an aligned copy of the payload */
 };
@@ -74,8 +86,9 @@ struct gm_msg {
 struct pollfd;
 enum gm_status gm_bus_wait(struct gm_bus *bus, int timeout_ms, struct pollfd *fds, int n_fds,
                            struct gm_err *err);
-/* Takes one message if gm_bus_wait found one; call it until it says no. Malformed or oversized ones
- * are dropped and logged (answered when they name a call). */
+/* Takes one message if gm_bus_wait found one; call it until it says no. Malformed or oversized
+ * ones, those of unknown kinds or of another version are dropped, counted and logged (answered when
+ * they name a call). */
 bool gm_bus_take(struct gm_bus *bus, struct gm_msg *msg);
 void gm_msg_free(struct gm_msg *msg);
 
@@ -83,9 +96,9 @@ void gm_msg_free(struct gm_msg *msg);
 void *gm_msg_unpack(const struct gm_msg *msg, const ProtobufCMessageDescriptor *desc,
                     struct gm_err *err);
 
-/* Sends; the envelope's version and boot are filled in. body NULL: an empty body. GM_UNAVAILABLE
- * when the queue is full, GM_NOT_FOUND when a client that is answered has gone; nothing is sent
- * partly. */
+/* Sends; the envelope's versions, boot and sender are filled in. body NULL: an empty body.
+ * GM_UNAVAILABLE when the queue is full, GM_NOT_FOUND when a client that is answered has gone;
+ * nothing is sent partly. */
 enum gm_status gm_bus_send(struct gm_bus *bus, struct gm_peer *to, Gm__Envelope *env,
                            const ProtobufCMessage *body, const void *payload, size_t payload_len,
                            struct gm_err *err);

@@ -14,7 +14,6 @@ enum {
     PEERS_MAX = 160,  /* outgoing connections of one process */
     POLL_FDS_MAX = 8, /* extra descriptors of gm_bus_wait */
     ENVELOPE_BYTES_MAX = 64 << 10,
-    VERSION = 1,
     LINGER_MS = 500,
     RECONNECT_MS = 20,
     RECONNECT_MAX_MS = 200,
@@ -43,6 +42,7 @@ struct gm_bus {
     struct reader inbox; /* sock NULL for a client */
     struct gm_lane lane;
     bool lane_ready; /* it may hold a message */
+    bool lane_last;  /* the last message came from it: sockets are asked first */
     struct gm_peer *peers[PEERS_MAX];
     int n_peers;
     int turn; /* which socket is asked first next time */
@@ -50,6 +50,8 @@ struct gm_bus {
     char identity[32];
     const struct gm_net *net; /* NULL: no keys */
     struct gm_zap *zap;       /* NULL: no inbox over TCP */
+    struct gm_versions versions;
+    uint64_t refused;
 };
 
 /* bus_tcp.c. The inbox, before it is bound: CURVE, and the thread that judges keys. */
@@ -60,5 +62,17 @@ enum gm_status gm_bus_tcp_peer(struct gm_bus *bus, struct gm_peer *peer, struct 
 /* Sets msg->who; GM_DENIED, logged, when the sender's role may not send this. Without a book
  * everything may be sent: who reaches the sockets of the run directory (0700) is its owner. */
 enum gm_status gm_bus_tcp_check(const struct gm_bus *bus, struct gm_msg *msg, struct gm_err *err);
+
+/* bus_admit.c. Fills what every envelope says of its sender. */
+void gm_bus_stamp(const struct gm_bus *bus, Gm__Envelope *env);
+/* Sets msg->version. GM_UNSUPPORTED: a kind that is not known; GM_PRECONDITION: no version of the
+ * protocol is spoken by both ends, and this message needs one. */
+enum gm_status gm_bus_admit(const struct gm_bus *bus, struct gm_msg *msg, struct gm_err *err);
+/* Counts a message that is not taken; answers it when it names a call. gm_bus_refuse logs it too.
+ */
+void gm_bus_deny(struct gm_bus *bus, const struct gm_msg *msg, enum gm_status status,
+                 const char *why);
+void gm_bus_refuse(struct gm_bus *bus, const struct gm_msg *msg, enum gm_status status,
+                   const char *why);
 
 #endif

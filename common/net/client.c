@@ -243,7 +243,7 @@ enum gm_status gm_client_turn(struct gm_client *c, const Gm__StartRequest *reque
                               void *ctx, struct gm_err *err)
 {
     struct turn t = { .item = item, .ctx = ctx, .err = GM_ERR_NONE };
-    const struct gm_follow_to to = { on_event, on_turn_end, &t, timeout_ms };
+    const struct gm_follow_to to = { on_event, on_turn_end, &t, timeout_ms, NULL };
     char endpoint[GM_ENDPOINT_MAX];
     struct gm_follows *all = NULL;
     struct gm_follow *f = NULL;

@@ -28,6 +28,7 @@ enum {
 struct gm_follow {
     struct gm_follows *all;
     struct gm_follow_to to;
+    char trace[GM_TRACE_MAX]; /* "": none */
     uint64_t key;
     Gm__StartRequest *start;   /* owned; what begins it; NULL: it must be there */
     Gm__ResumeRequest *resume; /* owned; turn and session as known by now */
@@ -284,7 +285,9 @@ static enum gm_status open_stream(struct gm_follow *f, struct gm_err *err)
     f->used = 0;
     f->gap = false;
     f->due_ms = now + ping_every(f->all);
-    f->call = gm_rpc_call(f->all->rpc, &call, err);
+    f->call = gm_rpc_call_with(
+        f->all->rpc, &call, &(struct gm_call_more){ .traceparent = f->trace[0] ? f->trace : NULL },
+        err);
     if (!f->call)
         return err->status != GM_OK ? err->status : GM_UNAVAILABLE;
     if (f->cancelled)
@@ -427,6 +430,8 @@ static struct gm_follow *begin(struct gm_follows *all, const struct gm_follow_to
     }
     f->all = all;
     f->to = *to;
+    if (gm_trace_ok(to->trace))
+        memcpy(f->trace, to->trace, GM_TRACE_LEN);
     f->key = ++all->next_key;
     f->alive_ms = gm_now_ms();
     f->deadline_ms = to->timeout_ms ? f->alive_ms + to->timeout_ms : 0;

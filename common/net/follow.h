@@ -32,6 +32,7 @@ struct gm_follow_to {
     gm_follow_end *end;
     void *ctx;
     uint32_t timeout_ms; /* of the whole turn; 0: none */
+    const char *trace;   /* traceparent of the caller's span, copied; NULL: none */
 };
 
 /* endpoint: the orchestrator's, copied. The bus and the RPC must live until the set is closed. */

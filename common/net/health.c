@@ -29,8 +29,8 @@ void gm_health_hop(const Gm__Envelope *env)
     if (!env->has_made_us || (env->kind != GM__KIND__HIDDEN_ROWS &&
                               env->kind != GM__KIND__CANDIDATES && env->kind != GM__KIND__CHOSEN))
         return;
-    const int64_t us = gm_now_us() - (int64_t)env->made_us;
-    if (us >= 0 && us < HOP_US_MAX)
+    const uint64_t us = (uint64_t)gm_now_us() - env->made_us; /* a time to come wraps: too large */
+    if (us < HOP_US_MAX)
         hops.us[hops.n++ % HOPS] = (uint32_t)us;
 }
 
@@ -161,7 +161,8 @@ static enum gm_status describe(void *self, struct gm_stream *stream,
     d.methods = names;
     d.set = (ProtobufCBinaryData){ n, (uint8_t *)(uintptr_t)set };
     d.release = (char *)GM_RELEASE;
-    d.version_min = d.version_max = 1;
+    d.version_min = gm_bus_versions(the_service->bus).min;
+    d.version_max = gm_bus_versions(the_service->bus).max;
     return gm_rpc_reply(stream, &d.base);
 }
 

@@ -11,6 +11,8 @@
 #include "common/net/reflect.h"
 #include "common/net/rpc_inner.h"
 
+enum { LOG_BURST = 10, LOG_PER_MS = 10000 }; /* lines of refused calls */
+
 /* A call made to us. */
 struct gm_stream {
     struct gm_rpc *rpc;
@@ -238,6 +240,16 @@ static enum gm_status open_stream(struct gm_rpc *rpc, const struct gm_msg *msg,
     return GM_OK;
 }
 
+/* A call of a trace that was refused is found by the trace's id in the logs of all processes. */
+static void note_refused(const struct gm_stream *s, const struct gm_err *err)
+{
+    static struct gm_log_limit limit = { .burst = LOG_BURST, .per_ms = LOG_PER_MS };
+    char id[GM_TRACE_ID_MAX];
+    if (s->trace[0] && gm_log_pass(&limit, NULL))
+        gm_info("call refused: %s method=%s trace=%s", err->text, s->method->name,
+                gm_trace_id(id, s->trace));
+}
+
 /* Runs the method; a client stream's has no request. */
 static enum gm_status run(struct gm_rpc *rpc, const struct gm_msg *msg, const struct gm_method *m,
                           struct gm_err *err)
@@ -253,6 +265,7 @@ static enum gm_status run(struct gm_rpc *rpc, const struct gm_msg *msg, const st
         const uint64_t key = s->key;
         rc = m->run(rpc->self, s, request, err);
         if (rc != GM_OK) {
+            note_refused(s, err);
             answer_status(rpc, msg, msg->env->call, GM__KIND__REPLY, err, s);
             stream_free(gm_idmap_take(&rpc->streams, key));
         }

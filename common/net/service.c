@@ -114,6 +114,18 @@ static int min_ms(int a, int b)
     return b < 0 || a < b ? a : b;
 }
 
+/* A peer that sends nonsense without end must not fill the disk. */
+static void log_refused(const struct gm_err *why)
+{
+    static struct gm_log_limit limit = { .burst = 10, .per_ms = 10000 };
+    uint32_t dropped = 0;
+    if (!gm_log_pass(&limit, &dropped))
+        return;
+    if (dropped > 0)
+        gm_log(GM_LOG_WARN, "%u more messages were refused", dropped);
+    gm_log_err(GM_LOG_WARN, "message refused", why);
+}
+
 /* Takes what has arrived, at most a burst. One bad message never stops the loop. */
 static void take(struct gm_service *s)
 {
@@ -127,7 +139,7 @@ static void take(struct gm_service *s)
                               : gm_fail(&why, GM_UNSUPPORTED, "%s takes no message of kind %d",
                                         s->role, (int)msg.env->kind);
             if (rc != GM_OK)
-                gm_log_err(GM_LOG_WARN, "message refused", &why);
+                log_refused(&why);
         }
         gm_msg_free(&msg);
     }

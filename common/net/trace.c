@@ -55,3 +55,9 @@ void gm_trace_child(char out[GM_TRACE_MAX], const char *parent)
         snprintf(out, GM_TRACE_MAX, "00-%016llx%016llx-%016llx-00", (unsigned long long)id(),
                  (unsigned long long)gm_random_u64(), (unsigned long long)id());
 }
+
+const char *gm_trace_id(char out[GM_TRACE_ID_MAX], const char *text)
+{
+    snprintf(out, GM_TRACE_ID_MAX, "%.32s", gm_trace_ok(text) ? text + 3 : "-");
+    return out;
+}

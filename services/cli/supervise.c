@@ -25,6 +25,7 @@ enum {
     IDLE_MS = 2000,     /* a look at everything, descriptors or not */
     BLIND_MS = 50,      /* the same where the kernel has no pidfd */
     RETRY_MS = 1000,    /* a process that could not be forked */
+    DENIED_MS = 5000,   /* a start that the orchestrator calls impossible for so long is */
 };
 
 struct super {
@@ -32,8 +33,10 @@ struct super {
     struct gm_state st;
     struct gm_lock lock;
     struct gm_client *client;
-    bool started; /* on_ready was called: a death is a matter of restarting */
-    bool unsaved; /* the state file is older than the state: no room on the disk, say */
+    bool started;      /* on_ready was called: a death is a matter of restarting */
+    bool unsaved;      /* the state file is older than the state: no room on the disk, say */
+    int64_t denied_ms; /* since when the orchestrator says that it cannot start; 0: it does not */
+    struct gm_err denied; /* its sentence */
 };
 
 static void forget_pid(struct gm_proc *p)
@@ -184,11 +187,12 @@ static bool call_ready(struct super *s)
     Gm__Empty empty = GM__EMPTY__INIT;
     ProtobufCMessage *reply = NULL;
     bool ready = false;
+    s->denied = GM_ERR_NONE;
     if (whole &&
         gm_client_call(s->client,
                        &(struct gm_client_to){ "orchestrator", 0, "Orchestrator.Info", &empty.base,
                                                &gm__info_reply__descriptor, INFO_MS },
-                       &reply, NULL) == GM_OK)
+                       &reply, &s->denied) == GM_OK)
         ready = ((Gm__InfoReply *)reply)->ready;
     if (!whole &&
         gm_client_call(s->client,
@@ -202,12 +206,25 @@ static bool call_ready(struct super *s)
     return ready && (!has_gateway(s) || gm_home_http(s->job->home, http, NULL) == GM_OK);
 }
 
+/* A process that cannot serve says so and ends soon, and its own words are better; what the
+ * orchestrator refuses for longer (processes of two releases) does not go away by waiting. */
+static enum gm_status denied(struct super *s, struct gm_err *err)
+{
+    if (s->denied.status != GM_PRECONDITION)
+        s->denied_ms = 0;
+    else if (s->denied_ms == 0)
+        s->denied_ms = gm_now_ms();
+    else if (gm_now_ms() - s->denied_ms > DENIED_MS)
+        return gm_fail(err, GM_PRECONDITION, "%s", s->denied.text);
+    return GM_OK;
+}
+
 static enum gm_status wait_ready(struct super *s, struct gm_err *err)
 {
     while (!call_ready(s)) {
         if (!sleep_on(s, START_POLL_MS))
             return gm_fail(err, GM_CANCELLED, "stopped while the pipeline was starting");
-        if (look_at_procs(s, err) != GM_OK)
+        if (look_at_procs(s, err) != GM_OK || denied(s, err) != GM_OK)
             return err->status;
     }
     gm_client_close(&s->client);

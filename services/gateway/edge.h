@@ -71,6 +71,8 @@ struct gm_job {
     uint64_t serial;       /* names it in callbacks: it may be gone by then */
     struct gm_exchange *x; /* NULL: the client left */
     struct gm_path path;
+    char
+        trace[GM_TRACE_MAX]; /* our span, below the client's if it named one (header traceparent) */
     char tenant[GM_TENANT_MAX + 1];
     char key_id[GM_KEY_ID_DIGITS + 1]; /* "": none */
     struct gm_request req;

@@ -29,6 +29,7 @@ struct gm_job *gm_job_new(struct gm_gateway *g, struct gm_exchange *x)
     }
     j->begun_us = gm_now_us();
     j->created_s = gm_wall_ms() / 1000;
+    gm_trace_child(j->trace, gm_exchange_header(x, "traceparent")); /* else a trace of its own */
     j->messages = GM_BUF(GM_BODY_BYTES_MAX);
     snprintf(j->tenant, sizeof j->tenant, "%s", GM_LOCAL_TENANT);
     j->prev = g->jobs_last;
@@ -129,12 +130,14 @@ void gm_job_fail(struct gm_job *j, const struct gm_problem *why)
 void gm_job_fail_err(struct gm_job *j, const struct gm_err *err)
 {
     struct gm_problem why;
+    char id[GM_TRACE_ID_MAX];
     memset(&why, 0, sizeof why);
     gm_problem_from(&why, err);
     if (err->detail == GM_DETAIL_CONTEXT)
         snprintf(why.code, sizeof why.code, "context_length_exceeded");
     if (why.http >= 500)
-        gm_log_err(GM_LOG_WARN, "request failed", err);
+        gm_warn("request failed: %s status=%s trace=%s", err->text, gm_status_name(err->status),
+                gm_trace_id(id, j->trace));
     gm_job_fail(j, &why);
 }
 
@@ -186,11 +189,11 @@ bool gm_job_call(struct gm_job *j, const struct gm_job_call *call)
     struct gm_peer *peer = NULL;
     if (gm_service_endpoint(&g->base, endpoint, call->role, call->index, &err) == GM_OK)
         peer = gm_bus_peer(g->base.bus, endpoint, &err);
-    if (peer && gm_rpc_call(g->base.rpc,
-                            &(struct gm_call){ peer, call->method, call->request, call->reply,
-                                               call->timeout_ms ? call->timeout_ms : GM_ASK_MS, 0,
-                                               on_answer, w },
-                            &err))
+    if (peer && gm_rpc_call_with(g->base.rpc,
+                                 &(struct gm_call){ peer, call->method, call->request, call->reply,
+                                                    call->timeout_ms ? call->timeout_ms : GM_ASK_MS,
+                                                    0, on_answer, w },
+                                 &(struct gm_call_more){ .traceparent = j->trace }, &err))
         return true;
     free(w);
     gm_job_fail_err(j, &err);

@@ -139,11 +139,11 @@ static void ask_rows(struct gm_job *j)
     s->used = 0;
     struct gm_peer *peer = gm_bus_peer(g->base.bus, g->orchestrator, &err);
     if (peer)
-        s->call =
-            gm_rpc_call(g->base.rpc,
-                        &(struct gm_call){ peer, "Orchestrator.Score", &r.base,
-                                           &gm__score_event__descriptor, 0, CREDIT, on_rows, st },
-                        &err);
+        s->call = gm_rpc_call_with(g->base.rpc,
+                                   &(struct gm_call){ peer, "Orchestrator.Score", &r.base,
+                                                      &gm__score_event__descriptor, 0, CREDIT,
+                                                      on_rows, st },
+                                   &(struct gm_call_more){ .traceparent = j->trace }, &err);
     if (!s->call) {
         free(st);
         gm_job_fail_err(j, &err);

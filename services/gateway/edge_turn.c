@@ -296,7 +296,7 @@ static bool begin_run(struct gm_run *r)
     struct gm_job *j = r->job;
     struct gm_gateway *g = j->g;
     struct gm_err err = GM_ERR_NONE;
-    const struct gm_follow_to to = { on_event, on_end, r, 0 };
+    const struct gm_follow_to to = { on_event, on_end, r, 0, j->trace };
     gm__start_request__init(&a.r);
     a.r.turn = r->turn;
     a.r.tenant = j->tenant;
@@ -563,7 +563,7 @@ void gm_turns_pick_up(struct gm_job *j, const char *session, uint32_t from)
         return;
     }
     struct gm_run *run = &j->runs[0];
-    const struct gm_follow_to to = { on_event, on_end, run, 0 };
+    const struct gm_follow_to to = { on_event, on_end, run, 0, j->trace };
     r.turn = (char *)"";
     r.from = from;
     r.tenant = j->tenant;

@@ -8,6 +8,8 @@
 
 #include "services/sampler/edge.h"
 
+enum { SEQ_PEERS = 3 }; /* processes that a sequence names */
+
 /* One open ticket. A sequence without credit keeps its next token here instead of sending it. */
 struct open_seq {
     uint64_t ticket;
@@ -266,6 +268,17 @@ static enum gm_status stops_from_proto(struct gm_sampling *p, const Gm__Sampling
     return gm_sampling_check(p, err);
 }
 
+static bool peer_used(const void *ctx, const struct gm_peer *peer)
+{
+    const struct gm_sampler_service *s = ctx;
+    for (size_t i = 0; i < s->seqs.n; i++) {
+        const struct open_seq *q = s->seqs.entries[i].value;
+        if (q->first == peer || q->last == peer || q->home == peer)
+            return true;
+    }
+    return false;
+}
+
 static enum gm_status seq_of(struct gm_sampler_service *s, const Gm__OpenRequest *in,
                              struct open_seq *q, struct gm_outcome *first, struct gm_err *err)
 {
@@ -287,6 +300,7 @@ static enum gm_status seq_of(struct gm_sampler_service *s, const Gm__OpenRequest
     };
     q->ticket = in->ticket;
     q->credit = in->has_credit ? in->credit : GM_STREAM_CREDIT;
+    gm_bus_room(s->base.bus, SEQ_PEERS, peer_used, s);
     q->first = gm_bus_peer(s->base.bus, in->first, err);
     q->last = gm_bus_peer(s->base.bus, in->last, err);
     q->home = gm_bus_peer(s->base.bus, in->home, err);

@@ -208,6 +208,11 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
     if (in->n_ids < 1 || in->positions < in->n_ids)
         return gm_fail(err, GM_INVALID, "a turn of %d positions for a prompt of %d tokens",
                        in->positions, in->n_ids);
+    if (!in->score && (in->prompt_len < 1 || in->prompt_len > in->n_ids))
+        return gm_fail(err, GM_INVALID, "an output that begins at %d in a prompt of %d tokens",
+                       in->prompt_len, in->n_ids);
+    if (!in->score && !in->session[0])
+        return gm_fail(err, GM_INVALID, "a turn needs the name of its session");
     const int32_t most = gm_kv_positions_max(gm_slice_kv(s->slice));
     if (in->positions > most)
         return gm_fail(err, GM_PRECONDITION,
@@ -221,6 +226,10 @@ static enum gm_status check_reserve(struct gm_shard *s, const struct gm_reserve 
         if (in->rules.bias_ids[i] < 0 || in->rules.bias_ids[i] >= vocab)
             return gm_fail(err, GM_INVALID, "logit bias names token %d, allowed are 0..%d",
                            in->rules.bias_ids[i], vocab - 1);
+    for (int32_t i = 0; i < in->rules.n_banned; i++)
+        if (in->rules.banned[i] < 0 || in->rules.banned[i] >= vocab)
+            return gm_fail(err, GM_INVALID, "token %d is forbidden, and ids are 0..%d",
+                           in->rules.banned[i], vocab - 1);
     return GM_OK;
 }
 

@@ -36,6 +36,8 @@ enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos,
     struct gm_ticket *t = gm_shard_ticket(s, ticket);
     if (!t)
         return GM_OK;
+    if (pos < 0) /* too large ones have a fault when the row is computed */
+        return gm_fail(err, GM_INVALID, "a token for position %d", pos);
     if (t->has_decode || t->send_from < t->send_end)
         return gm_fail(err, GM_DATA_LOSS, "a token for position %d while rows before it wait", pos);
     if (!s->back_us)
@@ -58,9 +60,21 @@ void gm_shard_chunk_done(struct gm_shard *s, uint64_t ticket)
 
 enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm_err *err)
 {
-    if (!gm_ring_push(w->decode ? &s->decode : &s->prefill, w))
-        return gm_fail(err, GM_EXHAUSTED, "%d spans wait at this shard already",
-                       GM_QUEUE_WORKS_MAX);
+    struct gm_ticket *t = gm_shard_ticket(s, w->ticket);
+    struct gm_err why = GM_ERR_NONE;
+    if (!t)
+        return GM_OK;
+    enum gm_status rc = GM_OK;
+    if (t->waiting >= GM_TICKET_WORKS_MAX)
+        rc = gm_fail(&why, GM_DATA_LOSS, "%d spans of one turn wait: no shard sends so many",
+                     t->waiting);
+    else if (!gm_ring_push(w->decode ? &s->decode : &s->prefill, w))
+        rc = gm_fail(&why, GM_EXHAUSTED, "%d spans wait at this shard already", GM_QUEUE_WORKS_MAX);
+    if (rc != GM_OK) {
+        s->out.fault(s->out.ctx, t, &why);
+        return gm_fail(err, rc, "%s", why.text);
+    }
+    t->waiting++;
     w->ids = NULL;
     w->rows = NULL;
     return GM_OK;
@@ -153,6 +167,9 @@ static int32_t form_queued(struct gm_shard *s, struct gm_work *works)
             if (w->decode)
                 s->decode_us = gm_now_us();
             rows += w->n;
+            struct gm_ticket *t = gm_shard_ticket(s, w->ticket);
+            if (t && t->waiting > 0)
+                t->waiting--;
             gm_ring_pop(queues[q], &works[n++]);
             if (q == 1 && beside(s))
                 break;

@@ -9,6 +9,9 @@
 
 #include "services/shard/edge.h"
 
+enum { TICKET_PEERS = 3 };                  /* processes that a ticket names */
+#define DEADLINE_US_MAX ((uint64_t)1 << 52) /* longer ones never end in practice */
+
 static void post(struct gm_shard_service *s, void *to, Gm__Kind kind, const ProtobufCMessage *body)
 {
     struct gm_err err = GM_ERR_NONE;
@@ -197,6 +200,17 @@ static enum gm_status check_rows(const struct gm_shard_service *s, uint32_t pos,
     return GM_OK;
 }
 
+static enum gm_status check_ids(const struct gm_shard_service *s, const Gm__Span *span,
+                                struct gm_err *err)
+{
+    const int32_t vocab = gm_slice_config(s->shard.slice)->vocab;
+    for (size_t i = 0; i < span->n_ids; i++)
+        if (span->ids[i] < 0 || span->ids[i] >= vocab)
+            return gm_fail(err, GM_INVALID, "a row of token %d, and ids are 0 to %d", span->ids[i],
+                           vocab - 1);
+    return GM_OK;
+}
+
 /* One span of hidden rows becomes a work of its own. */
 static enum gm_status arrive(struct gm_shard_service *s, const Gm__Span *span, const float *rows,
                              size_t d, struct gm_err *err)
@@ -210,6 +224,13 @@ static enum gm_status arrive(struct gm_shard_service *s, const Gm__Span *span, c
                          .decode = span->has_decode && span->decode,
                          .drafts = span->has_drafts ? (int32_t)span->drafts : 0 };
     enum gm_status rc = GM_OK;
+    const struct gm_ticket *t = gm_shard_ticket(&s->shard, span->ticket);
+    if (!t)
+        return GM_OK; /* an older attempt's rows: not worth the memory */
+    if (check_ids(s, span, err) != GM_OK) {
+        out_fault(s, t, err);
+        return err->status;
+    }
     w.ids = malloc(n * sizeof *w.ids);
     w.rows = malloc(n * d * sizeof *w.rows);
     if (!w.ids || !w.rows) {
@@ -249,8 +270,10 @@ static enum gm_status on_hidden_rows(struct gm_shard_service *s, const ProtobufC
                        msg->payload_len);
     const float *at = (const float *)(const void *)msg->payload;
     enum gm_status rc = GM_OK;
-    for (size_t i = 0; i < in->n_spans && rc == GM_OK; i++) {
-        rc = arrive(s, in->spans[i], at, d, err);
+    for (size_t i = 0; i < in->n_spans; i++) { /* one turn's failure is none of the others */
+        struct gm_err why = GM_ERR_NONE;
+        if (arrive(s, in->spans[i], at, d, &why) != GM_OK)
+            rc = gm_fail(err, why.status, "%s", why.text);
         at += in->spans[i]->n_ids * d;
     }
     return rc;
@@ -324,20 +347,86 @@ enum gm_status gm_shard_on_message(void *self, const struct gm_msg *msg, struct 
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-static void rules_from(struct gm_row_rules *r, const Gm__Sampling *in)
+/* What a row of logits has to do with, into *p; the rest of it stays as by default. */
+static void sampling_from(struct gm_sampling *p, const Gm__Sampling *in)
 {
-    struct gm_sampling d;
-    gm_sampling_default(&d);
-    *r = (struct gm_row_rules){ .temperature = d.temperature,
-                                .top_k = d.top_k,
-                                .repeat_penalty = d.repeat_penalty };
-    if (!in)
-        return;
-    r->temperature = in->has_temperature ? in->temperature : r->temperature;
-    r->top_k = in->has_top_k ? in->top_k : r->top_k;
-    r->repeat_penalty = in->has_repeat_penalty ? in->repeat_penalty : r->repeat_penalty;
-    r->presence = in->has_presence_penalty ? in->presence_penalty : 0.0f;
-    r->frequency = in->has_frequency_penalty ? in->frequency_penalty : 0.0f;
+    p->temperature = in->has_temperature ? in->temperature : p->temperature;
+    p->top_k = in->has_top_k ? in->top_k : p->top_k;
+    p->repeat_penalty = in->has_repeat_penalty ? in->repeat_penalty : p->repeat_penalty;
+    p->presence_penalty = in->has_presence_penalty ? in->presence_penalty : 0.0f;
+    p->frequency_penalty = in->has_frequency_penalty ? in->frequency_penalty : 0.0f;
+    p->n_bias = (uint32_t)in->n_bias;
+    for (uint32_t i = 0; i < p->n_bias; i++)
+        p->bias[i] = (struct gm_bias){ in->bias[i]->id, in->bias[i]->value };
+}
+
+/* Checked here too: a NaN in a rule would reach the logits of the turn, and an endless list every
+ * one of its tokens. The arrays of *r stand until the next call. */
+static enum gm_status rules_from(struct gm_row_rules *r, const Gm__ReserveRequest *in,
+                                 struct gm_err *err)
+{
+    static struct gm_sampling p; /* large; one thread */
+    static int32_t bias_ids[GM_BIAS_MAX];
+    static float bias_values[GM_BIAS_MAX];
+    const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;
+    if (n_bias > GM_BIAS_MAX || in->n_banned > GM_BANNED_MAX ||
+        (in->has_top_n && in->top_n > GM_LOGPROBS_MAX))
+        return gm_fail(err, GM_INVALID,
+                       "at most %d biased tokens, %d forbidden ones and %d log-probabilities",
+                       GM_BIAS_MAX, GM_BANNED_MAX, GM_LOGPROBS_MAX);
+    gm_sampling_default(&p);
+    if (in->sampling)
+        sampling_from(&p, in->sampling);
+    if (gm_sampling_check(&p, err) != GM_OK)
+        return err->status;
+    for (size_t i = 0; i < n_bias; i++) {
+        bias_ids[i] = p.bias[i].id;
+        bias_values[i] = p.bias[i].value;
+    }
+    *r = (struct gm_row_rules){ .temperature = p.temperature,
+                                .top_k = p.top_k,
+                                .repeat_penalty = p.repeat_penalty,
+                                .presence = p.presence_penalty,
+                                .frequency = p.frequency_penalty,
+                                .n_bias = (int32_t)n_bias,
+                                .n_banned = (int32_t)in->n_banned,
+                                .bias_ids = bias_ids,
+                                .bias_values = bias_values,
+                                .banned = in->banned,
+                                .top_n = in->has_top_n ? (int32_t)in->top_n : 0 };
+    return GM_OK;
+}
+
+static bool peer_used(const void *ctx, const struct gm_peer *peer)
+{
+    const struct gm_shard *s = ctx;
+    for (size_t i = 0; i < s->tickets.n; i++) {
+        const struct gm_ticket *t = s->tickets.entries[i].value;
+        if (t->next == peer || t->home == peer || t->first == peer)
+            return true;
+    }
+    return false;
+}
+
+/* The processes that the request names. */
+static enum gm_status peers_from(struct gm_shard_service *s, struct gm_reserve *r,
+                                 const Gm__ReserveRequest *in, struct gm_err *err)
+{
+    if (!in->next || !in->home || !in->first)
+        return gm_fail(err, GM_INVALID,
+                       "a turn needs the endpoints of what comes next, its home and shard 0");
+    gm_bus_room(s->base.bus, TICKET_PEERS, peer_used, &s->shard);
+    if (!(r->next = gm_bus_peer(s->base.bus, in->next, err)) ||
+        !(r->home = gm_bus_peer(s->base.bus, in->home, err)) ||
+        !(r->first = gm_bus_peer(s->base.bus, in->first, err)))
+        return err->status;
+    return GM_OK;
+}
+
+static int64_t deadline_from(const Gm__ReserveRequest *in)
+{
+    const uint64_t left = in->has_deadline_us ? in->deadline_us : 0;
+    return left > 0 ? gm_now_us() + (int64_t)(left < DEADLINE_US_MAX ? left : DEADLINE_US_MAX) : 0;
 }
 
 static enum gm_status reserve(void *self, struct gm_stream *stream, const ProtobufCMessage *request,
@@ -345,8 +434,6 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
 {
     struct gm_shard_service *s = self;
     const Gm__ReserveRequest *in = (const Gm__ReserveRequest *)request;
-    static int32_t bias_ids[GM_BIAS_MAX];
-    static float bias_values[GM_BIAS_MAX];
     struct gm_reserve r = { .ticket = in->ticket,
                             .session = in->session,
                             .ids = in->ids,
@@ -357,8 +444,8 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
                             .ephemeral = in->has_ephemeral && in->ephemeral,
                             .order = in->has_order ? in->order : 0,
                             .every = in->has_every ? (int32_t)in->every : 1,
-                            .numerics = in->numerics };
-    const size_t n_bias = in->sampling ? in->sampling->n_bias : 0;
+                            .numerics = in->numerics,
+                            .deadline_us = deadline_from(in) };
     if (!s->open)
         return gm_fail(err, GM_UNAVAILABLE, "%s", s->failed[0] ? s->failed : s->why);
     if (in->positions > (uint32_t)s->context || in->n_ids > in->positions)
@@ -369,32 +456,12 @@ static enum gm_status reserve(void *self, struct gm_stream *stream, const Protob
     if (in->prompt_len > in->n_ids)
         return gm_fail(err, GM_INVALID, "a prompt of %u tokens among %zu", in->prompt_len,
                        in->n_ids);
-    if (n_bias > GM_BIAS_MAX || (in->has_top_n && in->top_n > GM_LOGPROBS_MAX))
-        return gm_fail(err, GM_INVALID, "at most %d biased tokens and %d log-probabilities",
-                       GM_BIAS_MAX, GM_LOGPROBS_MAX);
-    rules_from(&r.rules, in->sampling);
-    for (size_t i = 0; i < n_bias; i++) {
-        bias_ids[i] = in->sampling->bias[i]->id;
-        bias_values[i] = in->sampling->bias[i]->value;
-    }
-    r.rules.n_bias = (int32_t)n_bias;
-    r.rules.bias_ids = bias_ids;
-    r.rules.bias_values = bias_values;
-    r.rules.n_banned = (int32_t)in->n_banned;
-    r.rules.banned = in->banned;
-    r.rules.top_n = in->has_top_n ? (int32_t)in->top_n : 0;
-    if (in->has_deadline_us && in->deadline_us > 0)
-        r.deadline_us = gm_now_us() + (int64_t)in->deadline_us;
-    if (!in->next || !in->home || !in->first)
-        return gm_fail(err, GM_INVALID,
-                       "a turn needs the endpoints of what comes next, its home and shard 0");
-    r.next = gm_bus_peer(s->base.bus, in->next, err);
-    r.home = r.next ? gm_bus_peer(s->base.bus, in->home, err) : NULL;
-    r.first = r.home ? gm_bus_peer(s->base.bus, in->first, err) : NULL;
-    if (!r.first)
-        return err->status;
     int32_t have = 0, rewind_min = 0;
-    enum gm_status rc = gm_shard_reserve(&s->shard, &r, &have, &rewind_min, err);
+    enum gm_status rc = rules_from(&r.rules, in, err);
+    if (rc == GM_OK)
+        rc = peers_from(s, &r, in, err);
+    if (rc == GM_OK)
+        rc = gm_shard_reserve(&s->shard, &r, &have, &rewind_min, err);
     if (rc != GM_OK)
         return rc;
     Gm__ReserveReply reply = GM__RESERVE_REPLY__INIT;

@@ -41,6 +41,8 @@ enum {
     GM_SCORE_ROWS = 8,       /* rows whose logits are held at once while scoring */
     GM_WORKS_MAX = GM_BATCH_ROWS_MAX,
     GM_QUEUE_WORKS_MAX = 4096,          /* spans waiting here */
+    GM_TICKET_WORKS_MAX = 8,            /* of one ticket: it has GM_CHUNKS_IN_FLIGHT and a token */
+    GM_BANNED_MAX = 1024,               /* tokens that a turn may never choose */
     GM_RETRY_MS = 500,                  /* hint when pages are taken */
     GM_RUN_ROWS_MAX = GM_DRAFT_MAX + 1, /* rows of a decode span */
     GM_DRAFT_LOGITS_MAX = 28, /* rows of logits kept for guesses: four turns of GM_DRAFT_MAX */
@@ -93,6 +95,7 @@ struct gm_ticket {
     struct gm_draft_pace pace;
     /* every shard: rows below are accepted, rows from here on may have been guesses */
     int32_t accepted;
+    int32_t waiting; /* not the first shard: spans in its queues */
     /* last shard: the logits of the rows from logits_pos on, for MORE; rows after the first are
      * taken from the shard's spare ones while they are needed */
     float *logits[GM_RUN_ROWS_MAX];
@@ -237,11 +240,13 @@ bool gm_shard_grow(struct gm_shard *s, struct gm_ticket *t, int32_t need);
 enum gm_status gm_shard_prompt(struct gm_shard *s, uint64_t ticket, int32_t pos, bool start,
                                struct gm_err *err);
 /* First shard: `id` stands at `pos` and is the turn's next decode row. Guesses of the last span
- * that stand before `pos` were right. */
+ * that stand before `pos` were right. GM_INVALID, GM_DATA_LOSS: nothing happened. */
 enum gm_status gm_shard_chosen(struct gm_shard *s, uint64_t ticket, int32_t pos, int32_t id,
                                struct gm_err *err);
 void gm_shard_chunk_done(struct gm_shard *s, uint64_t ticket);
-/* Other shards: takes *w on GM_OK. GM_EXHAUSTED when too many wait. */
+/* Other shards: takes *w on GM_OK, but for one whose ticket is unknown: it stays the caller's.
+ * GM_EXHAUSTED when too many wait, GM_DATA_LOSS when the ticket cannot have so many: then the
+ * ticket has a fault. */
 enum gm_status gm_shard_arrived(struct gm_shard *s, struct gm_work *w, struct gm_err *err);
 /* Fills works[] (ids and rows now owned by the caller): decode rows first, with guesses behind them
  * where few turns decode and no prompt waits, then prefill rows up to the step's budget, taking

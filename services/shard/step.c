@@ -91,6 +91,24 @@ static enum gm_status enter(struct gm_shard *s, struct gm_ticket *t, const struc
     return rc;
 }
 
+/* Works of one ticket in one batch may only be chunks of its prompt that follow each other: a
+ * second one that went back would take away the rows that the first is computed on. */
+static enum gm_status check_order(const struct gm_ticket *t, const struct gm_work *w,
+                                  struct gm_err *err)
+{
+    for (int32_t i = st.n; i-- > 0;) {
+        const struct gm_work *before = st.live[i];
+        if (st.owner[i] != t)
+            continue;
+        if (w->start || w->decode || before->last || w->pos != before->pos + before->n)
+            return gm_fail(err, GM_DATA_LOSS,
+                           "rows from position %d came together with others from %d", w->pos,
+                           before->pos);
+        break;
+    }
+    return GM_OK;
+}
+
 /* Keeps the works whose ticket is known and whose rows fit; fills spans and the hidden rows. */
 static void gather(struct gm_shard *s)
 {
@@ -104,7 +122,9 @@ static void gather(struct gm_shard *s)
         if (!t)
             continue; /* an older attempt's rows */
         float *rows = s->hidden + (size_t)st.rows * d;
-        enum gm_status rc = enter(s, t, w, &err);
+        enum gm_status rc = check_order(t, w, &err);
+        if (rc == GM_OK)
+            rc = enter(s, t, w, &err);
         if (rc == GM_OK && s->is_first &&
             (rc = gm_slice_embed(s->slice, w->ids, w->n, rows, &err)) != GM_OK)
             undo(s, t, w);
@@ -344,6 +364,41 @@ static void hand_on(struct gm_shard *s)
     }
 }
 
+/* Span `i` was not computed, or not to numbers: its rows go, its ticket hears of it, and so do rows
+ * of the same ticket that stand on them. */
+static void drop(struct gm_shard *s, int32_t i, const struct gm_err *why)
+{
+    struct gm_ticket *t = st.owner[i];
+    if (!t)
+        return; /* with an earlier one */
+    undo(s, t, st.live[i]);
+    fault(s, t, why);
+    for (int32_t j = i; j < st.n; j++)
+        if (st.owner[j] == t)
+            st.owner[j] = NULL;
+}
+
+/* The batch through the layers; spans that fail lose their owner. */
+static void compute(struct gm_shard *s)
+{
+    static bool bad[GM_WORKS_MAX];
+    struct gm_err err = GM_ERR_NONE;
+    int32_t first = -1;
+    struct gm_batch batch = { .spans = st.spans,
+                              .n_spans = st.n,
+                              .rows = st.rows,
+                              .hidden = s->hidden,
+                              .progress = &s->progress,
+                              .bad = bad };
+    if (gm_slice_blocks(s->slice, &batch, &first, &err) != GM_OK && !weights_lost(s))
+        for (int32_t i = 0; i < st.n; i++)
+            if (first < 0 || bad[i]) /* below 0: nothing was computed */
+                drop(s, i, &err);
+    for (int32_t i = 0; i < st.n; i++)
+        if (st.owner[i])
+            gm_prefix_grow(&s->prefix, st.owner[i]->session);
+}
+
 void gm_shard_step(struct gm_shard *s, bool *more)
 {
     const int64_t begin_us = gm_now_us();
@@ -351,23 +406,8 @@ void gm_shard_step(struct gm_shard *s, bool *more)
     make_room(s);
     gather(s);
     if (st.n > 0) {
-        struct gm_err err = GM_ERR_NONE;
-        int32_t bad = -1;
-        struct gm_batch batch = { .spans = st.spans,
-                                  .n_spans = st.n,
-                                  .rows = st.rows,
-                                  .hidden = s->hidden,
-                                  .progress = &s->progress };
-        const enum gm_status rc = gm_slice_blocks(s->slice, &batch, &bad, &err);
-        if (rc != GM_OK && !weights_lost(s) && bad >= 0 && bad < st.n) {
-            undo(s, st.owner[bad], st.live[bad]);
-            fault(s, st.owner[bad], &err);
-            st.owner[bad] = NULL;
-        }
-        for (int32_t i = 0; i < st.n; i++)
-            if (st.owner[i])
-                gm_prefix_grow(&s->prefix, st.owner[i]->session);
         int32_t decode_rows = 0;
+        compute(s);
         for (int32_t i = 0; i < st.n; i++)
             decode_rows += st.live[i]->decode ? st.live[i]->n : 0;
         if (s->is_last)

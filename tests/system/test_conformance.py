@@ -181,7 +181,7 @@ def test_watch(rpc, up_web):
 
 
 def test_over_tcp(rpc, up):
-    """The same over TCP with the key of a client; a process that the key may not command refuses."""
+    """The same over TCP with a client's key; what the key may not do is refused."""
     import service_pb2
     line = up("--tcp")
     with rpc.Client(**rpc.over_tcp(os.path.join(line.home, "net.book"),

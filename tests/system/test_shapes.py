@@ -7,6 +7,7 @@ Does not:  judge numbers against the reference (tests/unit/test_shapes.c does).
 """
 import os
 import signal
+import struct
 
 import conftest
 import pytest
@@ -94,6 +95,43 @@ def test_what_ends_an_answer(up_web, small, shape):
             "max_tokens": 5, "temperature": 0, "logit_bias": {str(token): 100}})
         assert answer.status == 200, answer.body
         assert answer.json()["choices"][0]["finish_reason"] == reason, (token, answer.body)
+
+
+def without_last_piece(head):
+    """A GGUF header whose three arrays of the vocabulary have one element less. The last piece is
+    one byte long and ends its array."""
+    head = head.rstrip(b"\0") + b"\0" * 5  # no padding; the last offset has three bytes of eight
+    for name, last in ((b"tokenizer.ggml.tokens", 9), (b"tokenizer.ggml.scores", 4),
+                       (b"tokenizer.ggml.token_type", 4)):
+        at = head.index(name) + len(name) + 8  # behind the types: the count
+        count, = struct.unpack_from("<Q", head, at)
+        begin = at + 8
+        if last == 9:
+            end = begin
+            for _ in range(count):
+                end += 8 + struct.unpack_from("<Q", head, end)[0]
+        else:
+            end = begin + count * last
+        head = head[:at] + struct.pack("<Q", count - 1) + head[begin:end - last] + head[end:]
+    return head
+
+
+@pytest.mark.timeout_s(60)
+def test_a_vocabulary_shorter_than_the_embedding(home, small):
+    """A row without a piece could be chosen and has no text: refused when the pipeline starts."""
+    with open(small("g2-caps", "llama"), "rb") as file:
+        whole = file.read()
+    with open(os.path.join(FOLDER, "g2-caps.llama.head"), "rb") as file:
+        size = len(file.read())
+    head = without_last_piece(whole[:size])
+    head += b"\0" * (-len(head) % 32)
+    path = os.path.join(home.home, "short.gguf")
+    with open(path, "wb") as file:
+        file.write(head + whole[size:])
+    done = home.cli("up", "--detach", "--http", "off", "--model", path, timeout=50)
+    assert done.returncode != 0
+    said = done.stderr + home.logs()
+    assert "582 pieces but the embedding 583 rows" in said, said
 
 
 # ---- the numerics id ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@
 
 enum { TICKETS = 2 * GM_TURNS_MAX, HELLO_EACH_MS = 100, BURST = 16 };
 
+struct ring_trace ring_trace;
 struct ring ring;
 struct gm_bus *bus;
 struct gm_rpc *rpc;
@@ -58,6 +59,11 @@ static struct ticket *ticket_of(uint64_t id)
     return NULL;
 }
 
+static void note_trace(char out[GM_TRACE_MAX], const struct gm_stream *s)
+{
+    (void)snprintf(out, GM_TRACE_MAX, "%s", gm_stream_trace(s));
+}
+
 static enum gm_status done(struct gm_stream *s)
 {
     const Gm__Empty empty = GM__EMPTY__INIT;
@@ -85,6 +91,7 @@ static enum gm_status run_encode(void *self, struct gm_stream *s, const Protobuf
     Gm__IdsReply r = GM__IDS_REPLY__INIT;
     int32_t ids[RING_ENCODED];
     (void)self, (void)request, (void)err;
+    note_trace(ring_trace.encode, s);
     for (int i = 0; i < RING_ENCODED; i++)
         ids[i] = 20 + i;
     r.n_ids = ring.empty ? 0 : RING_ENCODED;
@@ -99,6 +106,7 @@ static enum gm_status run_open(void *self, struct gm_stream *s, const ProtobufCM
     const Gm__OpenRequest *in = (const Gm__OpenRequest *)request;
     struct ticket *t = ticket_of(0);
     (void)self;
+    note_trace(ring_trace.open, s);
     if (!t)
         return gm_fail(err, GM_EXHAUSTED, "the test's ring is too small");
     *t = (struct ticket){ .id = in->ticket,
@@ -120,6 +128,14 @@ static enum gm_status run_credit(void *self, struct gm_stream *s, const Protobuf
     return done(s);
 }
 
+static enum gm_status run_close(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                                struct gm_err *err)
+{
+    (void)self, (void)request, (void)err;
+    note_trace(ring_trace.close, s);
+    return done(s);
+}
+
 static enum gm_status run_nothing(void *self, struct gm_stream *s, const ProtobufCMessage *request,
                                   struct gm_err *err)
 {
@@ -133,6 +149,7 @@ static enum gm_status run_reserve(void *self, struct gm_stream *s, const Protobu
     const Gm__ReserveRequest *in = (const Gm__ReserveRequest *)request;
     Gm__ReserveReply r = GM__RESERVE_REPLY__INIT;
     const struct part *p = self;
+    note_trace(ring_trace.reserve, s);
     if (ring.full)
         return gm_retry_after(err, 77, gm_fail(err, GM_EXHAUSTED, "no pages are free"));
     ring.reserved++;
@@ -149,6 +166,7 @@ static enum gm_status run_release(void *self, struct gm_stream *s, const Protobu
     const Gm__ReleaseRequest *in = (const Gm__ReleaseRequest *)request;
     struct ticket *t = ticket_of(in->ticket);
     (void)self, (void)err;
+    note_trace(ring_trace.release, s);
     if (t)
         t->id = 0;
     return done(s);
@@ -159,7 +177,7 @@ static const struct gm_method methods[] = {
     { "Tokenizer.EncodeTurn", &gm__turn_request__descriptor, run_encode },
     { "Sampler.Open", &gm__open_request__descriptor, run_open },
     { "Sampler.Credit", &gm__credit_request__descriptor, run_credit },
-    { "Sampler.Close", &gm__release_request__descriptor, run_nothing },
+    { "Sampler.Close", &gm__release_request__descriptor, run_close },
     { "Shard.Reserve", &gm__reserve_request__descriptor, run_reserve },
     { "Shard.Release", &gm__release_request__descriptor, run_release },
     { "Shard.Forget", &gm__forget_request__descriptor, run_nothing },

@@ -30,6 +30,13 @@ struct ring {
     uint64_t ticket; /* of the last Reserve */
 };
 
+/* What the last calls of each kind said of their trace; "" : nothing. */
+struct ring_trace {
+    char encode[GM_TRACE_MAX], open[GM_TRACE_MAX], reserve[GM_TRACE_MAX], release[GM_TRACE_MAX],
+        close[GM_TRACE_MAX];
+};
+
+extern struct ring_trace ring_trace;
 extern struct ring ring;
 extern struct gm_bus *bus; /* of the caller, who has no inbox */
 extern struct gm_rpc *rpc;

@@ -186,7 +186,7 @@ static void step(struct chain *c, const int32_t *ids, int32_t n, float *hidden)
         CU_ASSERT_EQUAL_FATAL(gm_kv_reserve(kv, c->seq[i], pos + n, NULL), GM_OK);
         CU_ASSERT_EQUAL_FATAL(gm_kv_extend(kv, c->seq[i], ids, n, NULL), GM_OK);
         struct gm_span span = { c->seq[i], pos, n, 0 };
-        struct gm_batch batch = { &span, 1, n, hidden, NULL };
+        struct gm_batch batch = { .spans = &span, .n_spans = 1, .rows = n, .hidden = hidden };
         CU_ASSERT_EQUAL_FATAL(gm_slice_blocks(c->slice[i], &batch, &bad, NULL), GM_OK);
     }
 }

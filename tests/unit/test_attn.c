@@ -73,7 +73,7 @@ static int step(struct run *r, const int32_t n[SEQS], bool keep)
         rows += n[i];
     }
     CU_ASSERT_EQUAL_FATAL(gm_slice_embed(r->slice, row_ids, rows, hidden, NULL), GM_OK);
-    struct gm_batch batch = { span, spans, rows, hidden, NULL };
+    struct gm_batch batch = { span, spans, rows, hidden, NULL, NULL };
     CU_ASSERT_EQUAL_FATAL(gm_slice_blocks(r->slice, &batch, &bad, NULL), GM_OK);
     int differ = 0;
     for (int32_t s = 0; s < spans; s++) {

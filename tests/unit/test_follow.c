@@ -264,7 +264,7 @@ static void end(void)
 static struct gm_follow *start(struct heard *h, const char *turn, uint32_t timeout_ms)
 {
     Gm__StartRequest r = GM__START_REQUEST__INIT;
-    const struct gm_follow_to to = { on_event, on_end, h, timeout_ms };
+    const struct gm_follow_to to = { on_event, on_end, h, timeout_ms, NULL };
     struct gm_err err = GM_ERR_NONE;
     *h = (struct heard){ .err = GM_ERR_NONE };
     r.turn = (char *)(uintptr_t)turn;
@@ -307,7 +307,7 @@ static void test_refused(void)
 {
     struct heard h = { .err = GM_ERR_NONE };
     struct gm_err err = GM_ERR_NONE;
-    const struct gm_follow_to to = { on_event, on_end, &h, 0 };
+    const struct gm_follow_to to = { on_event, on_end, &h, 0, NULL };
     Gm__StartRequest r = GM__START_REQUEST__INIT;
     CU_ASSERT_FATAL(begin());
     r.turn = (char *)"a";
@@ -379,7 +379,7 @@ static void test_not_begun(void)
     fk.unknown = 1; /* Resume knows nothing: started again only where nothing was heard */
     Gm__ResumeRequest r = GM__RESUME_REQUEST__INIT;
     Gm__StartRequest otherwise = GM__START_REQUEST__INIT;
-    const struct gm_follow_to to = { on_event, on_end, &h, 0 };
+    const struct gm_follow_to to = { on_event, on_end, &h, 0, NULL };
     struct gm_err err = GM_ERR_NONE;
     r.turn = otherwise.turn = (char *)"b";
     h = (struct heard){ .err = GM_ERR_NONE };
@@ -399,7 +399,7 @@ static void test_by_session(void)
 {
     struct heard h = { .first = 6, .err = GM_ERR_NONE };
     struct gm_err err = GM_ERR_NONE;
-    const struct gm_follow_to to = { on_event, on_end, &h, 0 };
+    const struct gm_follow_to to = { on_event, on_end, &h, 0, NULL };
     Gm__ResumeRequest r = GM__RESUME_REQUEST__INIT;
     CU_ASSERT_FATAL(begin());
     fk.halt = 12;

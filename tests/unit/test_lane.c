@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 2000, TEXT = 120, MANY = 60, LONG_FLOATS = 20000 };
+enum { PATIENCE_MS = 2000, TEXT = 120, MANY = 60, LONG_FLOATS = 20000, ROUNDS = 8 };
 
 static char dir[TEXT], end_a[GM_ENDPOINT_MAX], end_b[GM_ENDPOINT_MAX];
 static struct gm_bus *a, *b;
@@ -115,6 +115,26 @@ static void full(void)
     close_both();
 }
 
+/* A lane that is never empty: what came over ZeroMQ is taken all the same. */
+static void fair(void)
+{
+    Gm__Chosen chosen = GM__CHOSEN__INIT;
+    bool seen = false;
+    open_both();
+    chosen.pos = MANY;
+    struct gm_peer *to = gm_bus_peer(b, end_a, NULL);
+    CU_ASSERT_EQUAL(gm_bus_post(b, to, GM__KIND__CHOSEN, &chosen.base, NULL, 0, NULL), GM_OK);
+    CU_ASSERT_EQUAL(gm_bus_wait(a, PATIENCE_MS, NULL, 0, NULL), GM_OK); /* it is there */
+    for (uint32_t i = 0; i < ROUNDS && !seen; i++) {
+        CU_ASSERT_EQUAL(send_pos(2 * i, NULL, 0), GM_OK);
+        CU_ASSERT_EQUAL(send_pos(2 * i + 1, NULL, 0), GM_OK);
+        for (int take = 0; take < 2; take++)
+            seen |= take_pos(PATIENCE_MS, 0) == MANY;
+    }
+    CU_ASSERT_TRUE(seen);
+    close_both();
+}
+
 /* A receiver that was killed and came back: what is sent meanwhile waits in ZeroMQ's queue, what
  * comes after goes over the new lane. */
 static void reborn(void)
@@ -187,6 +207,7 @@ int main(void)
     CU_add_test(s, "paths", paths);
     CU_add_test(s, "short and long messages arrive", arrive);
     CU_add_test(s, "a full queue loses nothing", full);
+    CU_add_test(s, "a full lane keeps nothing waiting", fair);
     CU_add_test(s, "a receiver that came back", reborn);
     CU_add_test(s, "bad datagrams", hostile);
     CU_basic_set_mode(CU_BRM_VERBOSE);

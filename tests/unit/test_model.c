@@ -131,7 +131,7 @@ static void step(struct chain *c, const struct piece *piece, int n, float *logit
             span[p] = (struct gm_span){ seq, pos, piece[p].n, row };
             row += piece[p].n;
         }
-        struct gm_batch batch = { span, n, rows, hidden, &progress };
+        struct gm_batch batch = { span, n, rows, hidden, &progress, NULL };
         CU_ASSERT_EQUAL_FATAL(gm_slice_blocks(c->slice[i], &batch, &bad, NULL), GM_OK);
         CU_ASSERT_EQUAL(bad, -1);
         CU_ASSERT_TRUE(progress >= 1);
@@ -338,9 +338,11 @@ static void not_finite(void)
         CU_ASSERT_EQUAL(gm_kv_reserve(gm_slice_kv(c.slice[0]), c.seq[0][q], 1, &err), GM_OK);
         CU_ASSERT_EQUAL(gm_kv_extend(gm_slice_kv(c.slice[0]), c.seq[0][q], ids[q], 1, &err), GM_OK);
     }
-    struct gm_batch batch = { span, 2, 2, hidden, NULL };
+    bool each[2] = { true, false };
+    struct gm_batch batch = { span, 2, 2, hidden, NULL, each };
     CU_ASSERT_EQUAL(gm_slice_blocks(c.slice[0], &batch, &bad, &err), GM_DATA_LOSS);
     CU_ASSERT_EQUAL(bad, 1);
+    CU_ASSERT(!each[0] && each[1]);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "layer 0"));
     run_heads(c.slice[0], hidden, 1, got);
     check_same(got, want[0], 1, "beside a bad span", &s);
@@ -366,7 +368,7 @@ static void refusals(void)
         { c.seq[0][0], -1, 1, 0 },
     };
     for (size_t i = 0; i < sizeof spans / sizeof spans[0]; i++) {
-        struct gm_batch batch = { &spans[i], 1, 1, hidden, NULL };
+        struct gm_batch batch = { &spans[i], 1, 1, hidden, NULL, NULL };
         CU_ASSERT_NOT_EQUAL(gm_slice_blocks(c.slice[0], &batch, &bad, NULL), GM_OK);
     }
     CU_ASSERT_PTR_NOT_NULL(strstr(gm_slice_numerics(c.slice[0]), "ref-1/f32/"));

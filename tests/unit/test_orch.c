@@ -88,7 +88,7 @@ static Gm__StartRequest request_of(const char *turn, size_t n_ids, uint32_t max_
 
 static struct gm_follow *start(struct heard *h, const Gm__StartRequest *r)
 {
-    const struct gm_follow_to to = { on_event, on_end, h, 0 };
+    const struct gm_follow_to to = { on_event, on_end, h, 0, NULL };
     struct gm_err err = GM_ERR_NONE;
     *h = (struct heard){ .err = GM_ERR_NONE };
     return gm_follow_start(all, &to, r, &err);
@@ -102,7 +102,7 @@ static void run(struct heard *h, const Gm__StartRequest *r)
 
 static void resume(struct heard *h, const char *turn, const char *session, uint32_t from)
 {
-    const struct gm_follow_to to = { on_event, on_end, h, 0 };
+    const struct gm_follow_to to = { on_event, on_end, h, 0, NULL };
     struct gm_err err = GM_ERR_NONE;
     Gm__ResumeRequest r = GM__RESUME_REQUEST__INIT;
     *h = (struct heard){ .first = session ? from : 0, .err = GM_ERR_NONE };

@@ -55,7 +55,7 @@ static void forward(float *logits)
     CU_ASSERT_EQUAL(gm_kv_reserve(kv, seq, 1, NULL), GM_OK);
     CU_ASSERT_EQUAL(gm_kv_extend(kv, seq, &id, 1, NULL), GM_OK);
     struct gm_span span = { seq, 0, 1, 0 };
-    struct gm_batch batch = { &span, 1, 1, hidden, NULL };
+    struct gm_batch batch = { &span, 1, 1, hidden, NULL, NULL };
     CU_ASSERT_EQUAL(gm_slice_embed(s, &id, 1, hidden, NULL), GM_OK);
     CU_ASSERT_EQUAL(gm_slice_blocks(s, &batch, &bad, NULL), GM_OK);
     struct gm_head_row row = {

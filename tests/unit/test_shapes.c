@@ -235,6 +235,7 @@ static void test_classes(void)
 
 static void print_bits(void)
 {
+    printf("\n"); /* behind the test's name */
     for (int shape = 0; shape < SHAPES; shape++) {
         struct shape_want want;
         char path[SHAPE_PATH_MAX];

@@ -125,11 +125,22 @@ static struct gm_work arrived(int32_t n, bool decode)
     return w;
 }
 
+static int faults;
+
+static void on_fault(void *ctx, const struct gm_ticket *t, const struct gm_err *why)
+{
+    (void)ctx;
+    CU_ASSERT(t->id == 1 && why->status == GM_DATA_LOSS && why->text[0]);
+    faults++;
+}
+
 static void test_later_shard(void)
 {
     struct gm_shard s;
+    struct gm_ticket t;
     bool more;
     shard_open(&s, false);
+    ticket_add(&s, &t, 1, 1000);
     for (int i = 0; i < 3; i++) {
         struct gm_work w = arrived(256, false);
         CU_ASSERT_EQUAL(gm_shard_arrived(&s, &w, NULL), GM_OK);
@@ -144,6 +155,35 @@ static void test_later_shard(void)
     CU_ASSERT(works[0].decode && !works[1].decode && more);
     CU_ASSERT_EQUAL(form(&s, &more), 1);
     CU_ASSERT_FALSE(more);
+    free(t.prompt);
+    shard_done(&s);
+}
+
+/* Rows that nobody asked for take no place of those that are waited for. */
+static void test_too_much(void)
+{
+    struct gm_shard s;
+    struct gm_ticket t;
+    struct gm_work w = arrived(2, false);
+    bool more;
+    shard_open(&s, false);
+    s.out.fault = on_fault;
+    faults = 0;
+    CU_ASSERT_EQUAL(gm_shard_arrived(&s, &w, NULL), GM_OK); /* an unknown ticket */
+    CU_ASSERT(w.rows != NULL && s.prefill.n == 0);
+    ticket_add(&s, &t, 1, 1000);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < GM_TICKET_WORKS_MAX; i++) {
+            struct gm_work more_rows = arrived(2, i % 2 == 0);
+            CU_ASSERT_EQUAL(gm_shard_arrived(&s, &more_rows, NULL), GM_OK);
+        }
+        CU_ASSERT_EQUAL(gm_shard_arrived(&s, &w, NULL), GM_DATA_LOSS);
+        CU_ASSERT(w.rows != NULL && faults == round + 1);
+        for (more = true; more;)
+            CU_ASSERT(form(&s, &more) > 0); /* there is room again */
+    }
+    gm_work_free(&w);
+    free(t.prompt);
     shard_done(&s);
 }
 
@@ -257,6 +297,7 @@ int main(void)
     CU_add_test(suite, "decode rows come first and bound chunks", test_decode_first);
     CU_add_test(suite, "prompts take turns", test_turns);
     CU_add_test(suite, "queues of a later shard", test_later_shard);
+    CU_add_test(suite, "rows that nobody asked for", test_too_much);
     CU_basic_run_tests();
     const unsigned failed = CU_get_number_of_failures();
     CU_cleanup_registry();
