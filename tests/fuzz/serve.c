@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/net/bus_inner.h"
+#include "common/net/version.h"
 #include "tests/fuzz/must.h"
 #include "tests/fuzz/seam_sys.h"
 #include "tests/fuzz/seam_zmq.h"
@@ -84,7 +85,7 @@ static void arrive(const char *endpoint, Gm__Envelope *env, const uint8_t *body,
 static void envelope_of(Gm__Envelope *env, Gm__Kind kind, uint64_t call)
 {
     gm__envelope__init(env);
-    env->version = VERSION;
+    env->version = GM_PROTOCOL_MAX;
     env->kind = kind;
     env->has_call = call > 0;
     env->call = call;
