@@ -140,7 +140,7 @@ static bool take_started(struct gm_follow *f, const Gm__StartedEvent *in)
     f->started = true;
     if (first && f->resume->session && !f->resume->turn[0])
         f->have = in->prompt_tokens + f->resume->from; /* was counted in tokens of the answer */
-    else if (f->have < in->prompt_tokens)
+    else if (first && f->have < in->prompt_tokens)
         f->have = in->prompt_tokens;
     if (f->resume->turn[0] || !in->turn || !in->turn[0])
         return first;
@@ -166,7 +166,9 @@ static void take_event(struct gm_follow *f, const Gm__TurnEvent *in)
     while (skip < in->n_tokens && in->tokens[skip]->pos < f->have)
         skip++;
     size_t n = skip;
-    while (n < in->n_tokens && (f->have == 0 || in->tokens[n]->pos == f->have))
+    /* `started` comes first: tokens before it are behind a gap */
+    while (f->started && n < in->n_tokens && (f->have == 0 || in->tokens[n]->pos == f->have) &&
+           in->tokens[n]->pos < UINT32_MAX)
         f->have = in->tokens[n++]->pos + 1;
     event.tokens = skip > 0 ? in->tokens + skip : in->tokens;
     event.n_tokens = n - skip;

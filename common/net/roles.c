@@ -92,7 +92,8 @@ static enum gm_status check_hello(const struct gm_msg *msg, struct gm_err *err)
 
 static const char *kind_name(Gm__Kind kind)
 {
-    const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(&gm__kind__descriptor, kind);
+    const ProtobufCEnumValue *v =
+        protobuf_c_enum_descriptor_get_value(&gm__kind__descriptor, (int)kind);
     return v ? v->name : "of an unknown kind";
 }
 

@@ -92,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(&t, 0, sizeof t);
     t.way = size > 3 && data[0] == SERVE_OWN ? data[3] % WAYS : 2;
     serve_begin(&to, data, size);
-    must(gm_client_open(&c, "/run", &err) == GM_OK);
+    must(gm_client_open(&c, "/run", NULL, &err) == GM_OK);
     const enum gm_status rc = ask(c, &err);
     must_be_told(rc, &err);
     must(rc != GM_OK || t.way < 2 || t.finished);

@@ -1,6 +1,7 @@
 // uses: tests/fuzz/serve.c tests/fuzz/script.c tests/fuzz/wire.c tests/fuzz/seam_zmq.c
 // uses: tests/fuzz/seam_sys.c services/sampler/edge.c services/sampler/noise.c
-// uses: services/sampler/pick.c services/sampler/seq.c services/sampler/stop.c
+// uses: services/sampler/deepmind.c services/sampler/pick.c services/sampler/seq.c
+// uses: services/sampler/stop.c
 // libs: -Wl,--wrap=gm_now_us,--wrap=gm_now_ms,--wrap=gm_wall_ms,--wrap=gm_sleep_ms
 // libs: -Wl,--wrap=gm_random_u64,--wrap=gm_random_id,--wrap=gm_stop_signals,--wrap=gm_stopping
 // libs: -Wl,--wrap=poll,--wrap=gm_lane_recv,--wrap=gm_lane_open

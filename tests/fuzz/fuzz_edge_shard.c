@@ -2,7 +2,7 @@
 // uses: tests/fuzz/seam_sys.c tests/fuzz/seam_file.c tests/unit/support_gguf.c
 // uses: services/shard/admit.c services/shard/batch.c services/shard/draft.c
 // uses: services/shard/edge.c services/shard/evict.c services/shard/prefix.c
-// uses: services/shard/step.c
+// uses: services/shard/step.c services/shard/edge_lost.c
 // libs: -Wl,--wrap=gm_now_us,--wrap=gm_now_ms,--wrap=gm_wall_ms,--wrap=gm_sleep_ms
 // libs: -Wl,--wrap=gm_random_u64,--wrap=gm_random_id,--wrap=gm_stop_signals,--wrap=gm_stopping
 // libs: -Wl,--wrap=poll,--wrap=gm_lane_recv,--wrap=gm_lane_open

@@ -6,26 +6,28 @@
 /* fuzz_envelope.c - libFuzzer target: any frames and datagrams for the bus, the calls and the loop.
  *
  * Owns:      a service whose methods and calls do all that common/net can: one reply, streams with
- *            credit, streams that stay open, calls and streams to a peer; what must hold of them.
- * Does not:  know a message of a real service (the targets edge_*).
- * Input:     steps (tests/fuzz/serve.h); SERVE_OWN: u8 that says which call the service makes, and
- *            u8 its timeout. Seeds in tests/fuzz/envelope.
+ *            credit, streams that stay open, streams of the client's messages; calls and streams to
+ * a peer, with metadata and signs of life; what must hold of them. Does not:  know a message of a
+ * real service (the targets edge_*). Input:     steps (tests/fuzz/serve.h); SERVE_OWN: u8 that says
+ * which call the service makes, and u8 its timeout. Seeds in tests/fuzz/envelope.
  */
+#include "common/net/reflect.h"
+#include "reflect.pb-c.h"
 #include "tests/fuzz/must.h"
 #include "tests/fuzz/serve.h"
 
 enum { PARKED_MAX = 16, ITEMS_MAX = 8, CALLS_MAX = 64 };
 
 const uint8_t script_codes[] = {
-    SERVE_RAW,         SERVE_RAW,        SERVE_RAW,
-    SERVE_RAW,         SERVE_RAW_PEER,   SERVE_RAW_PEER,
-    SERVE_CONTROL,     SERVE_CONTROL,    SERVE_ANSWER,
-    SERVE_ITEM,        SERVE_REFUSE,     SERVE_PAYLOAD,
-    SERVE_LANE,        SERVE_LANE,       SERVE_FAIL,
-    SERVE_ADVANCE,     SERVE_CALL,       SERVE_CALL + 1,
-    SERVE_CALL + 2,    SERVE_STREAM + 1, SERVE_STREAM + 2,
-    SERVE_CALL + 3,    SERVE_OWN,        SERVE_OWN,
-    GM__KIND__EMITTED, GM__KIND__HELLO,  GM__KIND__TOKEN_ROWS,
+    SERVE_RAW,        SERVE_RAW,         SERVE_RAW,       SERVE_RAW,
+    SERVE_RAW_PEER,   SERVE_RAW_PEER,    SERVE_CONTROL,   SERVE_CONTROL,
+    SERVE_ANSWER,     SERVE_ITEM,        SERVE_REFUSE,    SERVE_PAYLOAD,
+    SERVE_LANE,       SERVE_LANE,        SERVE_FAIL,      SERVE_ADVANCE,
+    SERVE_CALL,       SERVE_CALL + 1,    SERVE_CALL + 2,  SERVE_STREAM + 1,
+    SERVE_STREAM + 2, SERVE_CALL + 3,    SERVE_CALL + 4,  SERVE_CALL + 5,
+    SERVE_CALL + 6,   SERVE_CALL + 7,    SERVE_SEND,      SERVE_SEND,
+    SERVE_SEND,       SERVE_DONE,        SERVE_ROOM,      SERVE_OWN,
+    SERVE_OWN,        GM__KIND__EMITTED, GM__KIND__HELLO, GM__KIND__TOKEN_ROWS,
 };
 const size_t script_codes_n = sizeof script_codes;
 
@@ -110,10 +112,84 @@ static enum gm_status count(void *self, struct gm_stream *s, const ProtobufCMess
     return rc;
 }
 
+/* Takes messages of a client stream; answers at its end, and as items before it where asked. */
+static uint32_t on_more(void *ctx, struct gm_stream *s, const ProtobufCMessage *message)
+{
+    Gm__TextReply out = GM__TEXT_REPLY__INIT;
+    must(ctx == &t);
+    must(message == NULL || message->descriptor == &gm__encode_request__descriptor);
+    if (message == NULL) {
+        size_t len = 0;
+        const uint8_t *key = gm_stream_meta(s, "key", &len);
+        if (key != NULL)
+            (void)gm_stream_trailer(s, "key", key, len, NULL);
+        forget(s);
+        (void)gm_rpc_reply(s, &out.base);
+        return 0;
+    }
+    const Gm__EncodeRequest *in = (const Gm__EncodeRequest *)message;
+    out.text = in->text;
+    (void)gm_stream_item(s, &out.base);
+    return in->has_bos && in->bos ? 0 : 1;
+}
+
+static enum gm_status collect(void *self, struct gm_stream *s, const ProtobufCMessage *request,
+                              struct gm_err *err)
+{
+    must(request == NULL);
+    const enum gm_status rc = park(self, s, request, err);
+    must(strlen(gm_stream_trace(s)) < GM_TRACE_MAX);
+    if (rc == GM_OK)
+        gm_stream_on_message(s, on_more, &t);
+    return rc;
+}
+
+/* The methods as a file of proto would declare them. */
+static void describe(void)
+{
+    static const struct {
+        const char *name;
+        bool messages, items;
+    } rows[] = { { "Echo", false, false },
+                 { "Count", false, true },
+                 { "Park", false, true },
+                 { "Collect", true, false },
+                 { "Talk", true, true } };
+    enum { N = sizeof rows / sizeof *rows };
+    static bool known;
+    Gm__MethodShape shapes[N], *list[N];
+    Gm__ServiceShape service = GM__SERVICE_SHAPE__INIT, *services[] = { &service };
+    Gm__FileShape file = GM__FILE_SHAPE__INIT, *files[] = { &file };
+    Gm__SetShape set = GM__SET_SHAPE__INIT;
+    uint8_t bytes[256];
+    if (known)
+        return;
+    for (int i = 0; i < N; i++) {
+        gm__method_shape__init(&shapes[i]);
+        shapes[i].name = (char *)(uintptr_t)rows[i].name;
+        shapes[i].has_client_streaming = shapes[i].has_server_streaming = 1;
+        shapes[i].client_streaming = rows[i].messages;
+        shapes[i].server_streaming = rows[i].items;
+        list[i] = &shapes[i];
+    }
+    service.name = (char *)(uintptr_t) "Test";
+    service.n_method = N;
+    service.method = list;
+    file.n_service = 1;
+    file.service = services;
+    set.n_file = 1;
+    set.file = files;
+    must(gm__set_shape__get_packed_size(&set) <= sizeof bytes);
+    must(gm_reflect_add(bytes, gm__set_shape__pack(&set, bytes), NULL) == GM_OK);
+    known = true;
+}
+
 static const struct gm_method methods[] = {
     { "Test.Echo", &gm__encode_request__descriptor, echo },
     { "Test.Count", &gm__empty__descriptor, count },
     { "Test.Park", &gm__start_request__descriptor, park },
+    { "Test.Collect", &gm__encode_request__descriptor, collect },
+    { "Test.Talk", &gm__encode_request__descriptor, collect },
     { NULL, NULL, NULL },
 };
 
@@ -126,7 +202,29 @@ static void on_answer(void *ctx, bool done, const ProtobufCMessage *body, const 
     must(err->status == GM_OK || (err->text[0] != '\0' && body == NULL));
     must(c->stream || err->status != GM_OK || body != NULL);
     must(body == NULL || body->descriptor == &gm__turn_event__descriptor);
+    size_t n = 0;
+    Gm__Meta *const *meta = gm_rpc_trailer(t.service.rpc, &n);
+    for (size_t i = 0; i < n; i++)
+        must(meta[i]->key != NULL);
     c->open = !done;
+}
+
+static void on_room(void *ctx, uint64_t call, uint32_t credit)
+{
+    const struct own_call *c = ctx;
+    must(c->open && c->id == call && credit == gm_rpc_sendable(t.service.rpc, call));
+}
+
+/* A message of a client stream, or its end. */
+static void send_one(const struct own_call *c, uint8_t how)
+{
+    Gm__EncodeRequest message = GM__ENCODE_REQUEST__INIT;
+    struct gm_err err = GM_ERR_NONE;
+    const uint32_t room = gm_rpc_sendable(t.service.rpc, c->id);
+    if (how & 32)
+        gm_rpc_done(t.service.rpc, c->id);
+    const enum gm_status rc = gm_rpc_send(t.service.rpc, c->id, &message.base, &err);
+    must(rc != GM_OK || ((how & 32) == 0 && gm_rpc_sendable(t.service.rpc, c->id) == room - 1));
 }
 
 static void own(const struct step *step)
@@ -140,10 +238,12 @@ static void own(const struct step *step)
         const struct own_call *c = &t.calls[(how >> 4) % t.n_calls];
         if ((how & 12) == 4)
             gm_rpc_cancel(t.service.rpc, c->id);
-        else if ((how & 12) == 8)
+        else if ((how & 12) == 8 && (how & 1))
             gm_rpc_credit(t.service.rpc, c->id, how);
-        else
+        else if ((how & 12) == 8)
             gm_rpc_ping(t.service.rpc, c->id);
+        else
+            send_one(c, how);
         (void)gm_rpc_last_pong_ms(t.service.rpc, c->id, &boot, &lost);
         return;
     }
@@ -156,13 +256,21 @@ static void own(const struct step *step)
     *c = (struct own_call){ true, (how & 2) != 0, 0 };
     const struct gm_call call = { .to = peer,
                                   .method = "Other.Call",
-                                  .request = &empty.base,
+                                  .request = how & 16 ? NULL : &empty.base,
                                   .reply = &gm__turn_event__descriptor,
                                   .timeout_ms = step->size > 1 ? step->data[1] : 0,
                                   .credit = how & 2 ? 3 : 0,
                                   .answer = on_answer,
                                   .ctx = c };
-    c->id = gm_rpc_call(t.service.rpc, &call, &err);
+    Gm__Meta pair = GM__META__INIT, *pairs[] = { &pair };
+    pair.key = (char *)(uintptr_t) "key";
+    pair.value = (ProtobufCBinaryData){ step->size, (uint8_t *)(uintptr_t)step->data };
+    const struct gm_call_more more = { .room = on_room,
+                                       .meta = pairs,
+                                       .n_meta = (how & 64) != 0,
+                                       .traceparent = how & 32 ? "" : NULL,
+                                       .keepalive = (how & 128) != 0 };
+    c->id = gm_rpc_call_with(t.service.rpc, &call, &more, &err);
     c->open = c->id != 0;
 }
 
@@ -199,6 +307,7 @@ static enum gm_status on_message(void *self, const struct gm_msg *msg, struct gm
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct serve_to to = { .service = &t.service, .own = own };
+    describe();
     memset(&t, 0, sizeof t);
     t.service = (struct gm_service){
         .role = "test", .run_dir = "/run", .methods = methods, .self = &t, .on_message = on_message

@@ -112,7 +112,9 @@ static void compute(const struct gm_config *c)
         gm_kv_extend(kv, seq, ids, ROWS_MAX, NULL) == GM_OK &&
         gm_slice_embed(s, ids, ROWS_MAX, hidden, &err) == GM_OK) {
         const struct gm_span span = { seq, 0, ROWS_MAX, 0 };
-        struct gm_batch batch = { &span, 1, ROWS_MAX, hidden, NULL };
+        struct gm_batch batch = {
+            .spans = &span, .n_spans = 1, .rows = ROWS_MAX, .hidden = hidden
+        };
         int32_t bad = -1;
         struct gm_head_row row = { hidden, logits, 1.0f, lse, lse, false };
         if (gm_slice_blocks(s, &batch, &bad, &err) == GM_OK)

@@ -1,6 +1,6 @@
 // uses: tests/fuzz/seam_file.c services/cli/state.c services/cli/home.c services/cli/options.c
-// uses: services/cli/cut.c services/cli/sample.c
-// libs: -Wl,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read -ljansson
+// uses: services/cli/cut.c services/cli/sample.c services/cli/net.c
+// libs: -Wl,--wrap=gm_map_open,--wrap=gm_map_close,--wrap=gm_file_read -ljansson -lsodium
 /* fuzz_options.c - libFuzzer target: any bytes as a command line, and as the state file of a
  * pipeline.
  *
@@ -105,8 +105,8 @@ static void check_parsed(const struct all *a, const struct gm_args *args)
     if (a->up.layers != NULL)
         check_layers(a->up.layers);
     err = GM_ERR_NONE;
-    const bool seeded = gm_conf_from(&program, args, "seed") == GM_FROM_ARGV;
-    const enum gm_status rc = gm_sample_fill(&a->sample, seeded, &sampling, stops, &err);
+    const struct gm_sample_given given = gm_sample_given(&program, args);
+    const enum gm_status rc = gm_sample_fill(&a->sample, &given, &sampling, stops, &err);
     must_be_told(rc, &err);
     if (rc == GM_OK)
         must(sampling.max_tokens >= 1 && sampling.temperature >= 0.0f &&

@@ -52,7 +52,8 @@ static void server_side(void)
     seed_message(&s, SERVE_CALL + 2, &park.base);
     seed_step(&s, SERVE_CONTROL, "\2\0\0\0", 4);
     seed_step(&s, SERVE_CONTROL, "\1\0\0\0", 4);
-    seed_step(&s, SERVE_CALL + 3, "", 0);
+    for (int method = 3; method < 8; method++)
+        seed_step(&s, SERVE_CALL + method, "", 0);
     Gm__Envelope env = envelope(GM__KIND__CALL, 70, "Test.Count");
     seed_raw(&s, &env, "", 0);
     env = envelope(GM__KIND__CALL, 71, "No.Method");
@@ -71,6 +72,42 @@ static void server_side(void)
     env = envelope(GM__KIND__CALL, 72, "Test.Echo");
     datagram(&s, &env, &chosen.base);
     seed_save(&s, "envelope", "server");
+}
+
+/* Streams of the client's messages: to the service, and of its own. */
+static void client_streams(void)
+{
+    struct seed s = SEED_NEW;
+    Gm__TurnEvent event = GM__TURN_EVENT__INIT;
+    Gm__Meta meta[2], *pairs[] = { &meta[0], &meta[1] };
+    static const uint8_t own[][2] = { { 16 + 64 + 128, 90 }, { 18 + 32, 0 } };
+    Gm__Envelope env = envelope(GM__KIND__CALL, 80, "Test.Talk");
+    for (int i = 0; i < 2; i++) {
+        gm__meta__init(&meta[i]);
+        meta[i].key = TEXT(i == 0 ? "key" : "other-bin");
+        meta[i].value = (ProtobufCBinaryData){ 3, (uint8_t *)TEXT("abc") };
+    }
+    env.n_meta = 2;
+    env.meta = pairs;
+    env.traceparent = TEXT("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    seed_raw(&s, &env, "", 0);
+    seed_step(&s, SERVE_CALL + 3, "", 0);
+    seed_step(&s, SERVE_SEND, "\0\12\2hi", 5);
+    seed_step(&s, SERVE_SEND, "\0\12\2hi\20\1", 7);
+    seed_step(&s, SERVE_DONE, "\0", 1);
+    seed_step(&s, SERVE_CALL + 4, "", 0);
+    seed_step(&s, SERVE_SEND, "\0\12\0", 3);
+    seed_step(&s, SERVE_CONTROL, "\1\0\0\0", 4);
+    for (int i = 0; i < 2; i++)
+        seed_step(&s, SERVE_OWN, own[i], sizeof own[i]);
+    seed_u16(&s, SERVE_ROOM, 3);
+    seed_step(&s, SERVE_OWN, "\14", 1); /* a message */
+    seed_step(&s, SERVE_OWN, "\54", 1); /* the end */
+    seed_u16(&s, SERVE_ADVANCE, 600);
+    seed_message(&s, SERVE_ANSWER, &event.base);
+    seed_message(&s, SERVE_ITEM, &event.base);
+    seed_u16(&s, SERVE_ADVANCE, 2000);
+    seed_save(&s, "envelope", "client-streams");
 }
 
 static void client_side(void)
@@ -158,5 +195,6 @@ void seeds_of_net(void)
 {
     server_side();
     client_side();
+    client_streams();
     client();
 }

@@ -5,7 +5,10 @@
  */
 #include "tests/fuzz/serve.h"
 
+#include <stdio.h>
+
 #include "common/net/bus_inner.h"
+#include "common/net/version.h"
 #include "tests/fuzz/must.h"
 #include "tests/fuzz/seam_sys.h"
 #include "tests/fuzz/seam_zmq.h"
@@ -82,7 +85,7 @@ static void arrive(const char *endpoint, Gm__Envelope *env, const uint8_t *body,
 static void envelope_of(Gm__Envelope *env, Gm__Kind kind, uint64_t call)
 {
     gm__envelope__init(env);
-    env->version = VERSION;
+    env->version = GM_PROTOCOL_MAX;
     env->kind = kind;
     env->has_call = call > 0;
     env->call = call;
@@ -103,14 +106,15 @@ static void raw(const char *endpoint, const uint8_t *data, size_t size)
 static void call_method(const struct step *s, uint32_t credit)
 {
     Gm__Envelope env;
-    const char *name = "Health.Check";
+    static const char *const everywhere[] = { "Health.Check", "Health.Watch",
+                                              "Reflection.Describe" };
+    const char *name;
     size_t n = 0;
     while (run.service != NULL && run.service->methods != NULL &&
            run.service->methods[n].name != NULL)
         n++;
     const size_t at = (size_t)(s->code % METHODS_MAX);
-    if (at < n)
-        name = run.service->methods[at].name;
+    name = at < n ? run.service->methods[at].name : everywhere[(at - n) % 3];
     envelope_of(&env, GM__KIND__CALL, ++run.call);
     env.method = (char *)(uintptr_t)name;
     env.has_credit = 1;
@@ -132,6 +136,27 @@ static void control(const uint8_t *data, size_t size)
     env.has_credit = 1;
     env.credit = (uint32_t)take_u16(&data, &size);
     arrive(NULL, &env, (const uint8_t *)"", 0);
+}
+
+/* A message of a call of the client's, or that none follows. */
+static void send_more(Gm__Kind kind, const uint8_t *data, size_t size)
+{
+    Gm__Envelope env;
+    const uint64_t back = size > 0 ? data[0] % 8 : 0;
+    envelope_of(&env, kind, run.call > back ? run.call - back : 1);
+    arrive(NULL, &env, size > 0 ? data + 1 : (const uint8_t *)"",
+           kind == GM__KIND__SEND && size > 0 ? size - 1 : 0);
+}
+
+static void room(uint32_t credit)
+{
+    Gm__Envelope env;
+    if (run.n_open == 0)
+        return;
+    envelope_of(&env, GM__KIND__CREDIT, run.open[0].id);
+    env.has_credit = 1;
+    env.credit = credit;
+    arrive(run.open[0].to, &env, (const uint8_t *)"", 0);
 }
 
 static void answer(Gm__Kind kind, uint32_t status, const uint8_t *data, size_t size)
@@ -198,6 +223,10 @@ static void do_step(const struct step *s)
         answer(s->code == SERVE_ITEM ? GM__KIND__ITEM : GM__KIND__REPLY, GM_OK, data, size);
     } else if (s->code == SERVE_REFUSE && size > 0) {
         answer(data[0] & 128 ? GM__KIND__END : GM__KIND__REPLY, data[0] % 20, data + 1, size - 1);
+    } else if (s->code == SERVE_SEND || s->code == SERVE_DONE) {
+        send_more(s->code == SERVE_SEND ? GM__KIND__SEND : GM__KIND__DONE, data, size);
+    } else if (s->code == SERVE_ROOM) {
+        room((uint32_t)take_u16(&data, &size));
     } else if (s->code == SERVE_PAYLOAD) {
         payload(data, size);
     } else if (s->code == SERVE_LANE && run.service != NULL) {
@@ -277,7 +306,10 @@ void serve_run(const struct serve_to *to, const uint8_t *data, size_t size)
 {
     struct gm_err err = GM_ERR_NONE;
     serve_begin(to, data, size);
-    must(gm_service_open(to->service, &err) == GM_OK);
+    const enum gm_status opened = gm_service_open(to->service, &err);
+    if (opened != GM_OK)
+        (void)fprintf(stderr, "serve: %s\n", err.text);
+    must(opened == GM_OK);
     serve_service(to->service);
     must(gm_service_run(to->service, &err) == GM_OK);
     if (to->end != NULL)

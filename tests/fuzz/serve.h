@@ -15,6 +15,9 @@
  *   SERVE_PAYLOAD     u16 floats, then the bytes that they repeat: rows of the next message
  *   SERVE_LANE        a datagram
  *   SERVE_FAIL        u8: so many next messages of the service are not taken
+ *   SERVE_SEND        u8 how many calls ago; the rest is a message of that client stream
+ *   SERVE_DONE        u8 how many calls ago: no further message follows
+ *   SERVE_ROOM        u16 credit for the messages of the service's oldest open call
  *   16 .. 31          body of a ring message of that kind
  *   SERVE_CALL + m    body of a call of method m of the service, with ample credit
  *   SERVE_STREAM + m  the same with a credit of one
@@ -37,8 +40,11 @@ enum {
     SERVE_PAYLOAD = 7,
     SERVE_LANE = 8,
     SERVE_FAIL = 9,
+    SERVE_SEND = 10,
+    SERVE_DONE = 11,
+    SERVE_ROOM = 12,
     SERVE_OWN = 0x30,    /* 16 codes */
-    SERVE_CALL = 0x40,   /* 64 codes; the last method is Health.Check */
+    SERVE_CALL = 0x40,   /* 64 codes; behind its own come those of every process */
     SERVE_STREAM = 0x80, /* 64 codes */
 };
 

@@ -35,6 +35,8 @@ static struct fake {
     int unknown;        /* so many Resumes answer NOT_FOUND */
     int away;           /* so many calls answer UNAVAILABLE */
     bool mute;          /* END is not sent */
+    bool early;         /* the next stream has a token before `started` */
+    uint32_t longer;    /* `started` of a resumed stream says so many more prompt tokens */
     int starts, resumes, cancels, pings;
     uint32_t from;
     char named[32], session[32];
@@ -109,9 +111,18 @@ static enum gm_status open_line(struct gm_stream *s, const char *turn, uint32_t 
     (void)snprintf(l->turn, sizeof l->turn, "%s", turn);
     started.session = (char *)"s";
     started.turn = l->turn;
-    started.prompt_tokens = PROMPT;
-    event.started = &started;
+    started.prompt_tokens = PROMPT + (fk.resumes > 0 ? fk.longer : 0);
     gm_stream_on_event(s, on_line, l);
+    Gm__Token token = GM__TOKEN__INIT, *tokens[] = { &token };
+    if (fk.early) {
+        token.pos = PROMPT + 3;
+        event.n_tokens = 1;
+        event.tokens = tokens;
+        (void)gm_stream_item(s, &event.base);
+        event.n_tokens = 0;
+        fk.early = false;
+    }
+    event.started = &started;
     (void)gm_stream_item(s, &event.base);
     flush(l);
     return GM_OK;
@@ -411,6 +422,27 @@ static void test_by_session(void)
     end();
 }
 
+/* Found by fuzzing: tokens that no `started` came before, and a prompt that grows, made the next
+ * position wrong. */
+static void test_odd(void)
+{
+    struct heard h;
+    CU_ASSERT_FATAL(begin());
+    fk.early = true;
+    CU_ASSERT(start(&h, "a", 0) != NULL);
+    spin(PATIENCE_MS, &h.ends);
+    check_whole(&h, ANSWER, "length");
+    CU_ASSERT_EQUAL(fk.resumes, 1);
+    fk.resumes = 0;
+    fk.gap = 8;
+    fk.gaps = 1;
+    fk.longer = ANSWER - 1;
+    CU_ASSERT(start(&h, "b", 0) != NULL);
+    spin(PATIENCE_MS, &h.ends);
+    check_whole(&h, ANSWER, "length");
+    end();
+}
+
 static void test_gaps(void)
 {
     struct heard h;
@@ -543,6 +575,7 @@ int main(void)
         !CU_add_test(suite, "a turn that had not begun", test_not_begun) ||
         !CU_add_test(suite, "found by its session", test_by_session) ||
         !CU_add_test(suite, "gaps, and a lost end", test_gaps) ||
+        !CU_add_test(suite, "events out of place", test_odd) ||
         !CU_add_test(suite, "cancel and leave", test_cancel) ||
         !CU_add_test(suite, "many streams of one set", test_many) ||
         !CU_add_test(suite, "silence alone loses nothing", test_silence))
