@@ -58,14 +58,14 @@ static void ask_vocab(struct gm_orch *o)
 }
 
 /* Every turn that uses the ring lost its attempt when one of its processes came back as another. */
-static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
+static void member_restarted(struct gm_orch *o, const struct gm_member *m, const Gm__Hello *h)
 {
     struct gm_err why = GM_ERR_NONE;
     gm_fail(&why, GM_UNAVAILABLE, "%s %u was restarted", h->role, h->index);
     gm_log(GM_LOG_WARN, "%s", why.text);
     for (size_t i = o->turns.map.n; i-- > 0;) {
         if (i < o->turns.map.n)
-            gm_ring_died(o->turns.map.entries[i].value, &why);
+            gm_ring_died(o->turns.map.entries[i].value, m, &why);
     }
 }
 
@@ -85,7 +85,7 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
     }
     if (h->boot == 0) { /* the supervisor's word about one that keeps dying */
         if (m->ready)
-            member_restarted(o, h);
+            member_restarted(o, m, h);
         m->ready = false;
         snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
         return;
@@ -105,7 +105,7 @@ void gm_roster_hello(struct gm_orch *o, const Gm__Hello *h)
     if (restarted && m == &o->roster.tokenizer)
         gm_encode_died(o);
     else if (restarted)
-        member_restarted(o, h);
+        member_restarted(o, m, h);
     ask_vocab(o);
 }
 
