@@ -133,6 +133,7 @@ struct gm_turn {
                                        with it, by themselves */
     uint32_t best;                  /* the farthest position that any attempt came to, */
     uint32_t reached, died_at;      /* that this one came to, and the last one that died alone */
+    const struct gm_member *killed; /* who died last while the turn was at work */
     bool alone;                     /* nothing else was at work beside this attempt */
     int64_t wait_ms;  /* since when it wants an attempt and the ring gives none; 0: it has one */
     int64_t pages_ms; /* since when the turn waits for pages; 0: it does not */
@@ -218,7 +219,7 @@ void gm_ring_begin(struct gm_turn *t); /* WAIT -> OPEN when the ring is whole */
 /* This attempt is lost: by itself; with a process; or it never came to anything, because somebody
  * did not answer, which counts against no turn. */
 void gm_ring_lost(struct gm_turn *t, const struct gm_err *why);
-void gm_ring_died(struct gm_turn *t, const struct gm_err *why);
+void gm_ring_died(struct gm_turn *t, const struct gm_member *who, const struct gm_err *why);
 void gm_ring_unanswered(struct gm_turn *t);
 void gm_ring_release(struct gm_turn *t, bool keep);
 /* Has a process that is heard of for the first time end what this orchestrator opened there before
@@ -232,12 +233,14 @@ enum gm_status gm_ring_message(void *self, const struct gm_msg *msg, struct gm_e
 /* A row at `position`, or a token there, came back. */
 void gm_poison_progress(struct gm_turn *t, uint32_t position);
 /* A process of the ring died, or this attempt failed by itself: true when the turn is to end. */
-bool gm_poison_died(struct gm_turn *t);
+bool gm_poison_died(struct gm_turn *t, const struct gm_member *who);
 bool gm_poison_fault(struct gm_turn *t);
 /* The tokenizer was restarted: those whose ids it owed ask again, one at a time; three times asked
  * in vain is the end. gm_encode_next asks for the next one, if none of them is being asked. */
 void gm_encode_died(struct gm_orch *o);
 void gm_encode_next(struct gm_orch *o);
+/* Whether the turn must leave the ring to one that has to be alone there. */
+bool gm_poison_yields(const struct gm_turn *t);
 /* Whether the turn must not begin an attempt now; false notes whether it runs alone. */
 bool gm_poison_waits(struct gm_turn *t);
 

@@ -5,10 +5,11 @@
  * Does not:  make attempts (ring.c) or end turns (turn.c).
  *
  * A process that dies takes the attempts of all turns with it, and one row of one of them may be
- * why. A turn at work that loses two in a row without a row or token more than ever before is a
- * suspect: it goes on alone, the oldest first, while the others wait. Three deaths that it was
- * alone with, at the same place, are its own doing, since a row is computed the same way each time;
- * whoever kills from outside hits another place. A turn that comes further is no suspect any more.
+ * why. A turn at work that loses two in a row with the same process, without a row or token more
+ * than ever before, is a suspect: it goes on alone, the oldest first, while the others wait. As
+ * soon as it has come further it is none any more, and lets the next one try; its rows are kept
+ * meanwhile. Three deaths that it was alone with, of one process and at one place, are its own
+ * doing, since a row is computed the same way each time; whoever kills from outside hits another.
  */
 #include "orchestrator/orch.h"
 
@@ -49,10 +50,13 @@ static bool same_place(uint32_t a, uint32_t b)
     return (a > b ? a - b : b - a) <= PLACE_ROWS;
 }
 
-bool gm_poison_died(struct gm_turn *t)
+bool gm_poison_died(struct gm_turn *t, const struct gm_member *who)
 {
     if (!at_work(t))
         return false;
+    if (t->killed != who)
+        t->deaths = t->own_deaths = 0;
+    t->killed = who;
     t->deaths++;
     if (!t->alone)
         return false;
@@ -65,6 +69,17 @@ bool gm_poison_died(struct gm_turn *t)
 bool gm_poison_fault(struct gm_turn *t)
 {
     return ++t->faults >= GM_DEATHS_MAX;
+}
+
+bool gm_poison_yields(const struct gm_turn *t)
+{
+    const struct gm_orch *o = t->orch;
+    bool others = false;
+    for (size_t i = 0; !suspect(t) && at_work(t) && !others && i < o->turns.map.n; i++) {
+        const struct gm_turn *other = o->turns.map.entries[i].value;
+        others = other != t && suspect(other) && wants_ring(other);
+    }
+    return others;
 }
 
 bool gm_poison_waits(struct gm_turn *t)

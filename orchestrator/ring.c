@@ -373,12 +373,12 @@ void gm_ring_lost(struct gm_turn *t, const struct gm_err *why)
     to_wait(t);
 }
 
-void gm_ring_died(struct gm_turn *t, const struct gm_err *why)
+void gm_ring_died(struct gm_turn *t, const struct gm_member *who, const struct gm_err *why)
 {
     if (!has_attempt(t))
         return;
     t->lost = why->status;
-    if (gm_poison_died(t))
+    if (gm_poison_died(t, who))
         give_up(t, why);
     else
         to_wait(t);

@@ -60,14 +60,14 @@ static void ask_vocab(struct gm_orch *o)
 }
 
 /* Every turn that uses the ring lost its attempt when one of its processes came back as another. */
-static void member_restarted(struct gm_orch *o, const Gm__Hello *h)
+static void member_restarted(struct gm_orch *o, const struct gm_member *m, const Gm__Hello *h)
 {
     struct gm_err why = GM_ERR_NONE;
     gm_fail(&why, GM_UNAVAILABLE, "%s %u was restarted", h->role, h->index);
     gm_log(GM_LOG_WARN, "%s", why.text);
     for (size_t i = o->turns.map.n; i-- > 0;) {
         if (i < o->turns.map.n)
-            gm_ring_died(o->turns.map.entries[i].value, &why);
+            gm_ring_died(o->turns.map.entries[i].value, m, &why);
     }
 }
 
@@ -89,7 +89,7 @@ static void take_hello(struct gm_orch *o, struct gm_member *m, const Gm__Hello *
     if (restarted && m == &o->roster.tokenizer)
         gm_encode_died(o);
     else if (restarted)
-        member_restarted(o, h);
+        member_restarted(o, m, h);
     ask_vocab(o);
 }
 
@@ -100,7 +100,7 @@ static void failed_word(struct gm_orch *o, struct gm_member *m, const Gm__Hello 
     if (gm_now_ms() - m->heard_ms < 2 * GM_HELLO_MS)
         return; /* it is said again each second */
     if (m->ready)
-        member_restarted(o, h);
+        member_restarted(o, m, h);
     m->ready = false;
     snprintf(m->failed, sizeof m->failed, "%s", h->failed ? h->failed : "");
 }

@@ -371,7 +371,9 @@ void gm_turn_tick(struct gm_turn *t)
         end_unread(t);
         return;
     }
-    if (t->state == GM_TURN_WAIT) {
+    if (gm_poison_yields(t))
+        gm_ring_unanswered(t);
+    else if (t->state == GM_TURN_WAIT) {
         gm_ring_begin(t);
     } else if (t->state == GM_TURN_SAVE) {
         gm_turn_flush(t);

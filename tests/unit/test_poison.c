@@ -153,6 +153,39 @@ static void test_deaths_with_progress(void)
     CU_ASSERT_EQUAL(ring.deaths, TOKENS - 1);
 }
 
+/* Two deaths without progress make all of them suspects: each shows alone that it is none, and then
+ * they go on side by side. */
+static void test_suspects_go_on_together(void)
+{
+    struct heard h[INNOCENT];
+    reset();
+    ring.hold = 2;
+    for (int i = 0; i < INNOCENT; i++)
+        start(&h[i], PROMPT);
+    for (int i = 0; i < INNOCENT; i++)
+        spin(&h[i].n, 2);
+    const int before = ring.reserved;
+    orch_shard_dies();
+    spin(&ring.reserved, before + INNOCENT);
+    ring.slow = SLOW;
+    orch_shard_dies();
+    ring.hold = 0;
+    int ended = 0;
+    for (const int64_t end = gm_now_ms() + RING_PATIENCE_MS; !ended && gm_now_ms() < end;) {
+        (void)gm_follows_tick(all);
+        orch_turn(1);
+        for (int i = 0; i < INNOCENT; i++)
+            ended += h[i].ends;
+    }
+    CU_ASSERT(ended > 0); /* the first; the others are nearly there */
+    for (int i = 0; i < INNOCENT; i++)
+        CU_ASSERT(h[i].n > TOKENS / 2);
+    for (int i = 0; i < INNOCENT; i++) {
+        spin(&h[i].ends, 1);
+        check_whole(&h[i]);
+    }
+}
+
 /* A turn that fails by itself is ended, and takes nobody with it. */
 static void test_faults(void)
 {
@@ -259,6 +292,7 @@ int main(void)
     if (suite == NULL || !CU_add_test(suite, "a turn that kills", test_poison_alone) ||
         !CU_add_test(suite, "the same among others", test_poison_among_others) ||
         !CU_add_test(suite, "deaths with progress between", test_deaths_with_progress) ||
+        !CU_add_test(suite, "suspects go on together", test_suspects_go_on_together) ||
         !CU_add_test(suite, "a turn that fails by itself", test_faults) ||
         !CU_add_test(suite, "a text that kills", test_bad_text) ||
         !CU_add_test(suite, "a shard that keeps dying", test_failed))
