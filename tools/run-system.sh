@@ -12,14 +12,16 @@ bash tools/test-venv.sh || exit 1
 python=build/venv/bin/python # Debian's, with the official client and a browser's driver
 unset PROMPT MODEL ADAPTER ARGS MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 mkdir -p build
-export MODE=${MODE:-release}
-export TEST_REPORTS=build/$MODE/reports # of the sanitizers; the tests look there
+mode=${MODE:-release}
+unset MODE                                    # `make` in a test builds the release
+export TEST_MODE=$mode                        # which build is tested
+export TEST_REPORTS=build/$mode/reports       # where its sanitizer reports
 rm -rf "$TEST_REPORTS"
 # shellcheck source=tools/sanitizers.sh
 . tools/sanitizers.sh
-sanitizer_options "$MODE" "$TEST_REPORTS" || exit 1
+sanitizer_options "$mode" "$TEST_REPORTS" || exit 1
 results=build/system.xml
-[ "$MODE" = release ] || results=build/$MODE/system.xml
+[ "$mode" = release ] || results=build/$mode/system.xml
 GEMLINE_PACK=$(mktemp -d) || exit 1 # packs of the tests' models, apart from the user's
 export GEMLINE_PACK
 trap 'rm -rf "$GEMLINE_PACK"' EXIT

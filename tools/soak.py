@@ -60,7 +60,7 @@ class Pipeline:
 
     def up(self):
         self.command(["up", "--detach", "--shards", SHARDS, "--kv-tokens", KV_TOKENS, "--context",
-                      CONTEXT, "--http", self.address])
+                      CONTEXT, "--session-ttl", "%ds" % RECORD_S, "--http", self.address])
         with open(os.path.join(self.home, "state.json"), encoding="utf-8") as file:
             self.supervisor = json.load(file)["pid"]
 
@@ -170,8 +170,9 @@ def at_rest(line, pids):
     return Samples(line, pids).take()
 
 
-def judge(samples, seconds):
-    """The findings about each process, all together, and Redis's data."""
+def judge(samples, seconds, clients):
+    """The findings about each process, all together, and Redis's data. A key that never expires
+    is of a turn that runs: `clients` more of them are no growth."""
     found, times = [], samples.times
     for name in samples.pids:
         if name == "redis:0" and seconds < RECORD_S:
@@ -188,7 +189,7 @@ def judge(samples, seconds):
             "redis bytes a key", times,
             [one["data"] / max(one["keys"], 1) for one in samples.redis], REDIS_SHARE))
     found.append(verdict.count("redis keys that never expire", times,
-                               [one["lasting"] for one in samples.redis]))
+                               [one["lasting"] for one in samples.redis], clients))
     return found
 
 
@@ -229,7 +230,7 @@ def soak(line, o):
     finally:
         work.stop()
     after, end = at_rest(line, pids), line.metrics()
-    findings = judge(samples, o.seconds)
+    findings = judge(samples, o.seconds, o.clients)
     print_table(samples, before, after, findings)
     busy = (gauge(end, "shard_busy_seconds_total") - gauge(begin, "shard_busy_seconds_total"))
     print("%d s, %d clients: %s; shards busy for %.0f %% of it; redis: %d keys, %.2f MiB" % (

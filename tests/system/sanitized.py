@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-MODE = os.environ.get("MODE", "release")
+MODE = os.environ.get("TEST_MODE", "release")
 SLOWNESS = float(os.environ.get("TEST_SLOWNESS", "1"))
 REPORTS = os.environ.get("TEST_REPORTS")
 REPORT_CHARS = 12000  # of each one; the first errors are the cause

@@ -13,6 +13,7 @@ import time
 
 TIMEOUT_S = 300
 SESSION_NAMES = 24      # bounded, since what a session holds is kept by design
+CLI_SESSION = "soak-cli"
 SESSION_TURNS = 6       # then it is forgotten and begun anew
 HISTORY_TURNS = 4       # of a conversation that the client sends whole
 FILL_WORDS = 350        # of a prompt that is shorter than any window of attention
@@ -34,6 +35,7 @@ class Load:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.done, self.troubles = collections.Counter(), []
+        self._cli_turns = 0  # of its session; one thread runs commands
         kinds = [self._fresh, self._session, self._history, self._session, self._score,
                  self._leave, self._wrong, self._choices, self._response]
         self._threads = [self._thread(kinds[i % len(kinds)], seed + i) for i in range(clients)]
@@ -188,8 +190,12 @@ class Load:
         """New processes, each with an identity of its own on the bus."""
         begin = time.monotonic()
         words = self._user(rng, 12)["content"]
-        if rng.random() < 0.5:
-            self._command(["run", "--max-tokens", "8", "--", words])
-        else:
+        if rng.random() < 0.3:
             self._command(["score"], words)
+        elif self._cli_turns < SESSION_TURNS:
+            self._command(["run", "--session", CLI_SESSION, "--max-tokens", "8", "--", words])
+            self._cli_turns += 1
+        else:
+            self._command(["session", "rm", CLI_SESSION])
+            self._cli_turns = 0
         self._stop.wait(max(CLI_EVERY_S - (time.monotonic() - begin), 0))

@@ -64,9 +64,9 @@ def share_of(what, times, values, share):
     return Finding(what, times, values, share * middle)
 
 
-def count(what, times, values):
+def count(what, times, values, grain=COUNT_GRAIN):
     """Descriptors or threads under load: those in use come and go, none stay."""
-    return Finding(what, times, values, COUNT_GRAIN)
+    return Finding(what, times, values, grain)
 
 
 def rested(what, before, after):
