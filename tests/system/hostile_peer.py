@@ -26,6 +26,7 @@ import conftest
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 PROTOS = ("envelope", "ring", "service")
 ANSWER_S = 60        # what one answer may take
+PATIENCE_MS = 120000  # how long a turn of ours goes on by itself
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
 INVALID, DEADLINE, NOT_FOUND, EXHAUSTED, PRECONDITION = 3, 4, 5, 8, 9
 ABORTED, UNSUPPORTED, UNAVAILABLE, DATA_LOSS = 10, 12, 14, 15
@@ -157,7 +158,7 @@ class Peer:
         self.calls += 1
         request = service.StartRequest(
             turn="peer-%d-%d" % (os.getpid(), time.monotonic_ns()), messages=text.encode(),
-            raw=True, ephemeral=True,
+            raw=True, ephemeral=True, patience_ms=PATIENCE_MS,  # it sends no sign of life
             sampling=service.Sampling(seed=3, max_tokens=tokens, ignore_eos=True))
         link = self.dealer("orchestrator-0")
         got, body = self.call("orchestrator-0", "Orchestrator.StartTurn", request, link=link,

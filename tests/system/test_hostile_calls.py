@@ -12,8 +12,8 @@ import time
 import pytest
 
 from hostile_peer import (  # noqa: F401  (line, before and peer are fixtures)
-    ABORTED, DEADLINE, INVALID, NOT_FOUND, PRECONDITION, U32, U64, UNSUPPORTED, before, envelope,
-    line, noise, peer, refused, ring, service)
+    ABORTED, DEADLINE, INVALID, NOT_FOUND, PATIENCE_MS, PRECONDITION, U32, U64, UNSUPPORTED, before,
+    envelope, line, noise, peer, refused, ring, service)
 
 IDS = [2, 105, 2364, 107, 3048, 496, 2822, 657, 1515, 532, 8131, 236761, 106, 107, 105, 4368, 107]
 TICKETS = itertools.count(0x7E58000000000001)
@@ -149,7 +149,7 @@ def test_deadlines(peer, timeout):
         got, _ = peer.call(name, "Health.Check", timeout_us=timeout)
         assert got.status in (0, DEADLINE), got
     request = service.StartRequest(turn="peer-%d" % timeout, messages=b"hi", raw=True,
-                                   ephemeral=True,
+                                   ephemeral=True, patience_ms=PATIENCE_MS,
                                    sampling=service.Sampling(max_tokens=2, ignore_eos=True))
     link = peer.dealer("orchestrator-0")
     got, _ = peer.call("orchestrator-0", "Orchestrator.StartTurn", request, link=link,
@@ -165,6 +165,7 @@ def test_one_number_for_two_calls(peer):
     link = peer.dealer("orchestrator-0")
     for turn in ("peer-a", "peer-b"):
         request = service.StartRequest(turn=turn, messages=b"hi", raw=True, ephemeral=True,
+                                       patience_ms=PATIENCE_MS,
                                        sampling=service.Sampling(max_tokens=3, ignore_eos=True))
         link.send_multipart([peer.frame(call=9, method="Orchestrator.StartTurn", credit=U32),
                              request.SerializeToString()])
