@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from conftest import processes_of
+from conftest import ROOT, processes_of
 
 STORY = ("--seed", "5", "--max-tokens", "96", "--ignore-eos")
 PROMPT = "Tell a long story about a lighthouse."
@@ -141,20 +143,28 @@ def test_nothing_of_a_dead_orchestrator_stays(up):
 @pytest.mark.timeout_s(170)
 def test_a_turn_that_kills_ends(up):
     """Three times a shard dies of the same prompt: its turn ends with a sentence, the next runs."""
+    subprocess.run(["make", "-s", "python"], cwd=ROOT, check=True)
+    sys.path.insert(0, os.path.join(ROOT, "build", "python"))
+    import gemline_rpc
     line = up("--shards", 2)
     poison = " ".join("Word number %d." % i for i in range(600))
     child = line.popen("run", "--json", "--max-tokens", "4", "--", poison)
     killed = []
 
     def over():
+        """Kills shard 1 as soon as it holds the turn: at the same place each time."""
         if child.poll() is not None:
             return True
-        shard = one(line.status(), "shard", 1)
-        if shard["sessions"] and shard["pid"] not in killed:  # its rows are there, no token yet
-            killed.append(shard["pid"])
-            kill_if_there(shard["pid"])
+        try:
+            health = client.call("shard-1", "Health.Check", timeout_s=1)
+        except gemline_rpc.RpcError:
+            return False  # it is being started
+        if health.sessions and health.boot not in killed:
+            killed.append(health.boot)
+            kill_if_there(one(state_of(line), "shard", 1)["pid"])
         return False
-    until(over, "the turn goes on for ever", 120)
+    with gemline_rpc.Client(line.home) as client:
+        until(over, "the turn goes on for ever", 120)
     out, err = child.communicate()
     assert child.returncode == 1 and b"given up" in err, (out, err)
     assert len(killed) == 3
