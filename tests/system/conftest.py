@@ -83,7 +83,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "timeout_s(seconds): how long this test may run")
-    config.addinivalue_line("markers", "release_only(why): not on the build of a sanitizer")
+    config.addinivalue_line("markers", "release_only(why, *modes): not on those builds")
     config.reports = Reports()
 
 
