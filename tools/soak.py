@@ -35,6 +35,7 @@ FILL = 2                # times the pool, before the warm-up
 CONTEXT = 2048
 RECORD_S = 600          # how long Redis keeps the record of an ended turn
 REDIS_SHARE = 0.10      # bytes a key: its mixture of records and conversations wanders
+RAMP_S = 30             # from rest until as many turns run as ever will
 COMMAND_S = 300
 REST_S = 120            # the longest time until nothing runs
 REST_LOOKS = 3          # looks in a row at a pipeline at rest
@@ -226,16 +227,18 @@ def soak(line, o):
     work = load.Load(line.address, line.command, o.clients, seed=1 + 2 * o.clients).start()
     samples = Samples(line, pids)
     try:
+        time.sleep(RAMP_S)
         sample_for(samples, o.seconds, o.every)
     finally:
         work.stop()
     after, end = at_rest(line, pids), line.metrics()
     findings = judge(samples, o.seconds, o.clients)
     print_table(samples, before, after, findings)
+    whole = RAMP_S + o.seconds
     busy = (gauge(end, "shard_busy_seconds_total") - gauge(begin, "shard_busy_seconds_total"))
     print("%d s, %d clients: %s; shards busy for %.0f %% of it; redis: %d keys, %.2f MiB" % (
-        o.seconds, o.clients, ", ".join("%d %s" % (n, k) for k, n in sorted(work.done.items())),
-        100 * busy / o.seconds, samples.redis[-1]["keys"], samples.redis[-1]["data"] / 2**20))
+        whole, o.clients, ", ".join("%d %s" % (n, k) for k, n in sorted(work.done.items())),
+        100 * busy / whole, samples.redis[-1]["keys"], samples.redis[-1]["data"] / 2**20))
     print("at rest: %d of %d pages free, %.1f MiB kept for later turns, 0 used" % (
         gauge(end, "kv_cache_pages_free"), gauge(end, "kv_cache_pages"),
         gauge(end, "kv_cache_kept_bytes") / 2**20))
@@ -263,7 +266,7 @@ def main():
     words.add_argument("--json", metavar="FILE", help="all samples")
     o = words.parse_args()
     if o.warm_up is None:
-        o.warm_up = 660 if o.seconds >= RECORD_S else o.seconds / 2
+        o.warm_up = 660 if o.seconds >= RECORD_S else max(o.seconds / 2, 120)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the pipeline comes down, too
     line = Pipeline()
     try:
